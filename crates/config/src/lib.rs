@@ -1,0 +1,1 @@
+//! config.toml: every key typed, checked and explained.

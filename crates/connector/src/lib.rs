@@ -1,0 +1,1 @@
+//! Opens SSH connections to instances, runs commands and tunnels over them.

@@ -1,0 +1,1 @@
+//! Where jobs run: the Executor trait, the instance executor, and the stages of a job.

@@ -1,0 +1,1 @@
+//! A small cloud in memory for tests and simulations.

@@ -1,0 +1,1 @@
+//! Machines that already exist, as an instance group.

@@ -1,0 +1,21 @@
+//! What an instance group is: a set of machines in some cloud that can be listed, grown and shrunk.
+//!
+//! The contract is the trait [`InstanceGroup`]; every provider must pass the conformance suite.
+//!
+//! ```
+//! use drover_fleeting::{GroupError, InstanceGroup};
+//!
+//! async fn running(group: &dyn InstanceGroup) -> Result<usize, GroupError> {
+//!     let listing = group.update().await?;
+//!     Ok(listing.iter().filter(|seen| seen.state == drover_fleeting::InstanceState::Running).count())
+//! }
+//! ```
+//!
+//! The crate does not decide anything (see `drover-taskscaler-core`) and names no cloud.
+
+mod error;
+mod group;
+
+pub use connect_info::{ConnectInfo, ConnectorSettings, ExposeSecret, Os, Protocol, SecretString};
+pub use error::{GroupError, HeartbeatError};
+pub use group::{Changed, GroupInfo, InstanceGroup, InstanceId, InstanceState, Seen};

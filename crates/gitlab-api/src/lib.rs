@@ -1,0 +1,1 @@
+//! GitLab's runner API: requests, responses and a small client.

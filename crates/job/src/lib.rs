@@ -1,0 +1,1 @@
+//! Pure job logic: variables, stages, shell scripts, secret masking, log format.

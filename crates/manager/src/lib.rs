@@ -1,0 +1,1 @@
+//! Polls GitLab for jobs, hands them to executors, reloads its configuration and shuts down in order.

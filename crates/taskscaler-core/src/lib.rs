@@ -1,0 +1,1 @@
+//! Pure scaling decisions: policies, math, bookkeeping of slots and uses.

@@ -1,0 +1,1 @@
+//! The async shell around taskscaler-core: applies plans to an instance group.

@@ -1,0 +1,88 @@
+//! What each task does.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{needs, purity};
+
+/// Runs one task by its name.
+pub(crate) fn run(task: &str) -> Result<()> {
+    match task {
+        "ci" => ["needs", "fmt", "lint", "purity", "test", "doc", "deny"].into_iter().try_for_each(run),
+        "needs" => timed(task, needs::install),
+        "fmt" => cargo(task, &["fmt", "--all", "--check"], &[]),
+        "lint" => {
+            cargo(task, &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"], &[])
+        }
+        "purity" => timed(task, purity::check),
+        "test" => {
+            cargo(task, &["build", "--workspace", "--bins"], &[])?;
+            cargo(task, &["test", "--workspace", "--no-fail-fast"], &[])
+        }
+        "doc" => {
+            cargo(task, &["doc", "--workspace", "--no-deps", "--quiet"], &[("RUSTDOCFLAGS", "-D warnings")])
+        }
+        "deny" => timed(task, deny),
+        unknown => bail!("no task is called `{unknown}`; `cargo xtask --help` lists them"),
+    }
+}
+
+/// Prints to standard output, which is this program's user interface.
+pub(crate) fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    // A closed pipe is the reader's choice, not a failure of the task.
+    drop(writeln!(out, "{text}"));
+}
+
+/// Runs a program to its end; anything but success is an error.
+pub(crate) fn program(name: &str, args: &[&str], env: &[(&str, &str)]) -> Result<()> {
+    let status = Command::new(name)
+        .args(args)
+        .envs(env.iter().copied())
+        .status()
+        .with_context(|| format!("could not start `{name}`"))?;
+    if !status.success() {
+        bail!("`{name} {}` ended with {status}", args.join(" "));
+    }
+    Ok(())
+}
+
+fn cargo(task: &str, args: &[&str], env: &[(&str, &str)]) -> Result<()> {
+    timed(task, || program(env!("CARGO"), args, env))
+}
+
+fn timed(task: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    say(&format!("== {task}"));
+    let start = Instant::now();
+    work().with_context(|| format!("task `{task}` failed"))?;
+    say(&format!("== {task}: ok in {:.1} s", start.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+/// The advisory database is a git repository that many build machines cannot reach, so it is not asked here.
+fn deny() -> Result<()> {
+    let tools = Path::new("target/tools");
+    let local = tools.join("bin/cargo-deny");
+    let installed =
+        Command::new("cargo-deny").arg("--version").output().is_ok_and(|out| out.status.success());
+    let deny = if installed {
+        "cargo-deny"
+    } else {
+        if !local.exists() {
+            let root = tools.to_str().context("the path of the target folder is not UTF-8")?;
+            program(
+                env!("CARGO"),
+                &["install", "cargo-deny", "--version", DENY_VERSION, "--locked", "--quiet", "--root", root],
+                &[],
+            )?;
+        }
+        local.to_str().context("the path of the target folder is not UTF-8")?
+    };
+    program(deny, &["--offline", "check", "bans", "licenses", "sources"], &[])
+}
+
+const DENY_VERSION: &str = "0.20.2";

@@ -1,0 +1,126 @@
+//! Where masking has to begin: searches that know when they must wait for more bytes.
+
+use std::ops::Range;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
+
+/// Result of one search.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// The leftmost hit, which no further byte can change.
+    Hit(Range<usize>),
+    /// No hit before this index; the bytes from it on may be the beginning of one. The length of the text: none wait.
+    Wait(usize),
+}
+
+/// A search over a text that arrives in pieces.
+pub(super) trait Find {
+    /// The first decided hit at or after `from`. With `last` no more bytes will come and nothing waits.
+    fn next(&self, text: &[u8], from: usize, last: bool) -> Next;
+}
+
+/// Finds the leftmost, and of these the longest, of many byte strings.
+pub(super) struct Needles {
+    /// Absent if the needles are beyond what an automaton can hold: then every byte is a hit, so that nothing leaks.
+    automaton: Option<AhoCorasick>,
+    /// Sorted and distinct, for looking up what a text may become.
+    sorted: Box<[Box<[u8]>]>,
+    first_byte: [bool; 256],
+    longest: usize,
+}
+
+/// Finds `?name=` and `&name=` for the names that carry credentials, in any case.
+pub(super) struct UrlParameters;
+
+/// Bytes of needles up to which a table-driven automaton (about 0.5 KiB for each byte) is worth its memory.
+const DFA_BYTES: usize = 512;
+
+const PARAMETERS: [&[u8]; 6] = [
+    b"private_token",
+    b"authenticity_token",
+    b"rss_token",
+    b"x-amz-signature",
+    b"x-amz-credential",
+    b"x-amz-security-token",
+];
+
+// === impl Needles ===
+
+impl Needles {
+    /// `None` when there is nothing to find.
+    pub(super) fn new<'a>(needles: impl IntoIterator<Item = &'a [u8]>) -> Option<Self> {
+        let mut sorted: Vec<Box<[u8]>> =
+            needles.into_iter().filter(|n| !n.is_empty()).map(Box::from).collect();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let longest = sorted.iter().map(|needle| needle.len()).max()?;
+        let mut first_byte = [false; 256];
+        for needle in &sorted {
+            first_byte[usize::from(needle[0])] = true;
+        }
+        let bytes: usize = sorted.iter().map(|needle| needle.len()).sum();
+        let kind = if bytes <= DFA_BYTES { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
+        let automaton = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .kind(Some(kind))
+            .build(&sorted)
+            .or_else(|_| AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&sorted))
+            .ok();
+        Some(Self { automaton, sorted: sorted.into(), first_byte, longest })
+    }
+
+    /// Start of the longest end of the text, at or after `from`, that is a needle's beginning but not yet the needle.
+    fn waiting(&self, text: &[u8], from: usize) -> usize {
+        let earliest = from.max(text.len().saturating_sub(self.longest - 1));
+        (earliest..text.len())
+            .find(|&at| self.first_byte[usize::from(text[at])] && self.may_become_needle(&text[at..]))
+            .unwrap_or(text.len())
+    }
+
+    fn may_become_needle(&self, beginning: &[u8]) -> bool {
+        let at = self.sorted.partition_point(|needle| **needle < *beginning);
+        self.sorted[at..]
+            .iter()
+            .find(|needle| ***needle != *beginning)
+            .is_some_and(|needle| needle.starts_with(beginning))
+    }
+}
+
+impl Find for Needles {
+    fn next(&self, text: &[u8], from: usize, last: bool) -> Next {
+        let Some(automaton) = &self.automaton else {
+            return if from < text.len() { Next::Hit(from..text.len()) } else { Next::Wait(from) };
+        };
+        let hit = automaton.find(Input::new(text).range(from..)).map(|found| found.range());
+        match hit {
+            // No needle that begins at or before this hit reaches beyond the text.
+            Some(hit) if last || hit.start + self.longest <= text.len() => Next::Hit(hit),
+            Some(hit) => match self.waiting(text, from) {
+                waiting if waiting <= hit.start => Next::Wait(waiting),
+                _ => Next::Hit(hit),
+            },
+            None if last => Next::Wait(text.len()),
+            None => Next::Wait(self.waiting(text, from)),
+        }
+    }
+}
+
+// === impl UrlParameters ===
+
+impl Find for UrlParameters {
+    fn next(&self, text: &[u8], from: usize, last: bool) -> Next {
+        for at in memchr::memchr2_iter(b'?', b'&', &text[from..]).map(|at| from + at) {
+            let rest = &text[at + 1..];
+            for name in PARAMETERS {
+                if rest.len() <= name.len() {
+                    if !last && name[..rest.len()].eq_ignore_ascii_case(rest) {
+                        return Next::Wait(at);
+                    }
+                } else if rest[name.len()] == b'=' && rest[..name.len()].eq_ignore_ascii_case(name) {
+                    return Next::Hit(at..at + 1 + name.len() + 1);
+                }
+            }
+        }
+        Next::Wait(text.len())
+    }
+}

@@ -15,7 +15,9 @@
 
 mod error;
 mod group;
+mod plugin_config;
 
 pub use connect_info::{ConnectInfo, ConnectorSettings, ExposeSecret, Os, Protocol, SecretString};
 pub use error::{GroupError, HeartbeatError};
 pub use group::{Changed, GroupInfo, InstanceGroup, InstanceId, InstanceState, Seen};
+pub use plugin_config::PluginConfig;

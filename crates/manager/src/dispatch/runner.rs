@@ -1,0 +1,176 @@
+//! One runner's turns.
+
+use std::time::Duration;
+
+use super::adaptive::Adaptive;
+use super::health::Health;
+
+/// What bounds the requests and jobs of one runner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RunnerLimits {
+    /// Most jobs at once; 0 is no limit.
+    pub(crate) limit: usize,
+    /// Most requests under way.
+    pub(crate) request_concurrency: usize,
+    /// Let the number of requests follow GitLab's answers.
+    pub(crate) adaptive: bool,
+    /// Wait for the interval even after a job.
+    pub(crate) strict_check_interval: bool,
+    /// Refusals in a row that make the runner unhealthy.
+    pub(crate) unhealthy_requests_limit: u32,
+    /// How long an unhealthy runner is left alone.
+    pub(crate) unhealthy_interval: Duration,
+}
+
+/// What GitLab said to one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// A job; `retried` if the HTTP layer needed more than one try.
+    Job { retried: bool },
+    /// No job, or a failure that says nothing of the runner.
+    Nothing { retried: bool },
+    /// The runner is not welcome.
+    Refused,
+}
+
+#[derive(Debug)]
+pub(crate) struct RunnerState {
+    limits: RunnerLimits,
+    adaptive: Adaptive,
+    pub(crate) health: Health,
+    pub(crate) jobs: usize,
+    asking: usize,
+    /// No request before this time.
+    not_before: Duration,
+    /// When the newest request began.
+    asked_at: Duration,
+    /// The executor had no room.
+    no_room: bool,
+    /// The last answer was a job, so there are probably more.
+    hot: bool,
+    pub(crate) last_turn: u64,
+    pub(crate) removed: bool,
+}
+
+// === impl Answer ===
+
+impl Answer {
+    pub(crate) fn is_job(self) -> bool {
+        match self {
+            Self::Job { .. } => true,
+            Self::Nothing { .. } | Self::Refused => false,
+        }
+    }
+}
+
+// === impl RunnerState ===
+
+impl RunnerState {
+    pub(crate) fn new(limits: RunnerLimits) -> Self {
+        Self {
+            adaptive: Adaptive::new(limits.request_concurrency, limits.adaptive),
+            limits,
+            health: Health::default(),
+            jobs: 0,
+            asking: 0,
+            not_before: Duration::ZERO,
+            asked_at: Duration::ZERO,
+            no_room: false,
+            hot: false,
+            last_turn: 0,
+            removed: false,
+        }
+    }
+
+    pub(crate) fn configure(&mut self, limits: RunnerLimits) {
+        self.limits = limits;
+        self.adaptive.configure(limits.request_concurrency, limits.adaptive);
+        self.health.clear();
+        self.removed = false;
+    }
+
+    /// A request may be made now, as far as this runner is concerned.
+    pub(crate) fn may_ask(&self, now: Duration) -> bool {
+        self.has_room() && !self.no_room && self.not_before <= now && self.health.until(now).is_none()
+    }
+
+    /// Would ask now or at its next interval, and has no request under way that holds a place for it.
+    pub(crate) fn wants_a_place(&self) -> bool {
+        self.has_room() && self.asking == 0 && !self.no_room
+    }
+
+    pub(crate) fn wakes_at(&self, now: Duration) -> Option<Duration> {
+        if !self.has_room() {
+            return None;
+        }
+        let healthy = self.health.until(now).unwrap_or_default();
+        Some(self.not_before.max(healthy))
+    }
+
+    pub(crate) fn ask(&mut self, turn: u64, now: Duration) {
+        self.asking += 1;
+        self.last_turn = turn;
+        self.asked_at = now;
+    }
+
+    pub(crate) fn refused(&mut self, now: Duration, interval: Duration) {
+        self.asking -= 1;
+        self.no_room = true;
+        self.not_before = now + interval;
+    }
+
+    pub(crate) fn room(&mut self, now: Duration) {
+        if self.no_room {
+            self.no_room = false;
+            if self.hot {
+                self.not_before = now;
+            }
+        }
+    }
+
+    pub(crate) fn answered(&mut self, answer: Answer, now: Duration, interval: Duration) {
+        self.asking -= 1;
+        let next_interval = (self.asked_at + interval).max(now);
+        match answer {
+            Answer::Job { retried } => {
+                self.jobs += 1;
+                self.hot = !self.limits.strict_check_interval;
+                self.not_before = if self.hot { now } else { next_interval };
+                self.adaptive.learn(true, retried);
+                self.healthy(true, now);
+            }
+            Answer::Nothing { retried } => {
+                self.hot = false;
+                self.not_before = next_interval;
+                self.adaptive.learn(false, retried);
+                self.healthy(true, now);
+            }
+            Answer::Refused => {
+                self.hot = false;
+                self.not_before = next_interval;
+                self.adaptive.learn(false, false);
+                self.healthy(false, now);
+            }
+        }
+    }
+
+    pub(crate) fn idle(&self) -> bool {
+        self.jobs == 0 && self.asking == 0
+    }
+
+    fn healthy(&mut self, healthy: bool, now: Duration) {
+        self.health.learn(
+            healthy,
+            now,
+            self.limits.unhealthy_requests_limit,
+            self.limits.unhealthy_interval,
+        );
+    }
+
+    fn has_room(&self) -> bool {
+        let under_limit = self.limits.limit == 0 || self.jobs + self.asking < self.limits.limit;
+        // While GitLab has nothing to give, one request that waits there is as good as many.
+        let requests = if self.limits.adaptive && !self.hot { 1 } else { self.adaptive.limit() };
+        !self.removed && under_limit && self.asking < requests
+    }
+}

@@ -15,7 +15,7 @@
 mod decode;
 mod model;
 
-pub use decode::PayloadError;
+pub use decode::{PayloadError, dig_credentials};
 pub use model::{
     Artifact, Cache, Credential, Dependency, DependencyFile, DockerOptions, ExecutorOptions, Features,
     GitInfo, Hook, Image, Input, Job, JobInfo, KubernetesOptions, PolicyOptions, Port, RunnerInfo, Step,

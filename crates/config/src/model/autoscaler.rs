@@ -1,0 +1,465 @@
+//! `[runners.autoscaler]`, everything below it, and `[runners.instance]`.
+
+use std::time::Duration;
+
+use connect_info::{ConnectorSettings, Os, Protocol};
+use secrecy::SecretString;
+
+use super::global::{count, positive};
+use crate::capability::PluginReference;
+use crate::schema::{choice, section};
+use crate::values::RawTable;
+
+section! {
+    /// Scaling of instances for the executors `instance` and `docker-autoscaler`. Everything but `policy` needs a restart of
+    /// the runner entry to take effect.
+    pub struct Autoscaler = "[runners.autoscaler]" {
+        /// Which provider owns the instances, as `name`, `repository/name` or `registry/repository/name`, with an optional
+        /// `:version`.
+        plugin: Option<String>, since "15.10";
+        /// Settings of the provider.
+        plugin_config: Option<RawTable>, since "15.10";
+        /// How instances are reached; fills in or overrides what the provider finds out.
+        connector_config: Option<Connector>, since "15.10";
+        /// How much is kept idle, and when. The last entry whose period matches applies, so the general one comes first.
+        policy: Vec<Policy>, since "15.10" => live;
+        /// Jobs that one instance runs at the same time.
+        capacity_per_instance: Option<i64>, default "1", unit "jobs", since "15.10";
+        /// Jobs after which an instance is replaced; 0 means never.
+        max_use_count: Option<i64>, default "0", unit "jobs", since "15.10";
+        /// Most instances, whatever their state; 0 leaves it to the group's own size.
+        max_instances: Option<i64>, default "0", unit "instances", since "15.10";
+        /// Delete all instances of the group when the process stops.
+        delete_instances_on_shutdown: bool, default "false", since "15.11";
+        /// Command that each new instance must run successfully before it gets jobs.
+        instance_ready_command: Option<String>, since "16.11";
+        /// How long a job may wait for an instance.
+        instance_acquire_timeout: Option<Duration>, default "15m", since "18.1";
+        /// How often the group is listed when nothing is expected to change.
+        update_interval: Option<Duration>, default "1m", since "16.11";
+        /// How often the group is listed while a change is expected.
+        update_interval_when_expecting: Option<Duration>, default "2s", since "16.11";
+        /// When a deletion that had no effect is tried again.
+        deletion_retry_interval: Option<Duration>, default "1m", since "18.4";
+        /// Wait between a deletion and the look at its effect, at shutdown.
+        shutdown_deletion_interval: Option<Duration>, default "10s", since "18.4";
+        /// How often the deletion is tried at shutdown.
+        shutdown_deletion_retries: Option<i64>, default "3", since "18.4";
+        /// Failed health checks in a row after which an instance is replaced.
+        failure_threshold: Option<i64>, default "3", since "18.4";
+        /// Ask GitLab for no more jobs than instances can be had for.
+        reservation_throttling: Option<bool>, default "true", since "18.7";
+        /// Show the internal address of the instance in the job log.
+        log_internal_ip: bool, default "false", since "18.1";
+        /// Show the external address of the instance in the job log.
+        log_external_ip: bool, default "false", since "18.1";
+        /// How fast new instances are asked for.
+        scale_throttle: Option<ScaleThrottle>, since "17.0";
+        /// What survives a restart of the process.
+        state_storage: Option<StateStorage>, since "17.5";
+        /// A nested virtual machine per job, on macOS hosts.
+        vm_isolation: Option<VmIsolation>, since "15.8";
+        /// Buckets of the four histograms below where they have none of their own.
+        instance_operation_time_buckets: Vec<f64>, unit "s", since "15.11";
+        /// Buckets for the time from request to first sight of an instance.
+        instance_creation_time_buckets: Vec<f64>, default "`instance_operation_time_buckets`", unit "s", since "15.11";
+        /// Buckets for the time from request to running.
+        instance_is_running_time_buckets: Vec<f64>, default "`instance_operation_time_buckets`", unit "s", since "15.11";
+        /// Buckets for the time of a deletion.
+        instance_deletion_time_buckets: Vec<f64>, default "`instance_operation_time_buckets`", unit "s", since "15.11";
+        /// Buckets for the time from creation to the first job that could run.
+        instance_readiness_time_buckets: Vec<f64>, default "`instance_operation_time_buckets`", unit "s";
+        /// Buckets for the life of instances.
+        instance_life_duration_buckets: Vec<f64>, unit "s", since "15.11";
+    }
+}
+
+section! {
+    /// How fast new instances are asked for: a bucket of `burst` instances that refills at `limit` per second.
+    pub struct ScaleThrottle = "[runners.autoscaler.scale_throttle]" {
+        /// Instances per second; 0 means the default, -1 no limit.
+        limit: Option<i64>, default "100", unit "instances/s", since "17.0";
+        /// Instances at once.
+        burst: Option<i64>, default "`max_instances`, or `limit` when that is unset", unit "instances", since "17.0";
+    }
+}
+
+section! {
+    /// How instances are reached; fills in or overrides what the provider finds out.
+    pub struct Connector = "[runners.autoscaler.connector_config]" {
+        /// Operating system of the instances.
+        os: Option<ConnectorOs>, default "the provider's answer";
+        /// Architecture of the instances: `amd64`, `arm64`, `386`.
+        arch: Option<String>, default "the provider's answer";
+        /// Protocol.
+        protocol: Option<ConnectorProtocol>, default "`ssh`; `winrm` when the instance is known to be Windows";
+        /// Port; 0 means the default.
+        protocol_port: Option<i64>, default "22, 5985 or 5986 by protocol";
+        /// Login name.
+        username: Option<String>, default "the provider's choice for the image";
+        /// Password for SSH or WinRM.
+        password: Option<SecretString>;
+        /// Private key file, read when the runner starts.
+        key_path: Option<String>;
+        /// Use the configured credentials only; the provider must not make any.
+        use_static_credentials: bool, default "false";
+        /// Interval of keepalive probes.
+        keepalive: Option<Duration>, default "15s";
+        /// Time to connect, all attempts together.
+        timeout: Option<Duration>, default "10m";
+        /// Dial the external address where there is one.
+        use_external_addr: bool, default "false";
+        /// Expected host key, as `SHA256:` fingerprint or public key. Not a key of GitLab Runner. Without it the first key
+        /// seen for an instance is remembered for that instance's life.
+        host_key: Option<String>;
+    }
+}
+
+section! {
+    /// How much is kept idle while one of its periods matches. The last entry that matches applies.
+    pub struct Policy = "[[runners.autoscaler.policy]]" {
+        /// When the entry applies, as cron patterns of five fields: each names the minutes in which it holds.
+        periods: Vec<String>, default "[\"* * * * *\"]";
+        /// Zone of the periods, as an IANA name.
+        timezone: Option<String>, default "local time of the host";
+        /// Idle capacity to keep, in jobs, not instances.
+        idle_count: Option<i64>, default "0", unit "jobs";
+        /// Idle instances older than this are removed.
+        idle_time: Option<Duration>, default "5m";
+        /// Idle capacity as a share of the capacity in use.
+        scale_factor: Option<f64>, default "0";
+        /// Most that `scale_factor` may ask for; 0 means no limit.
+        scale_factor_limit: Option<i64>, default "0", unit "jobs";
+        /// Ask GitLab for jobs only when an instance is there for them.
+        preemptive_mode: Option<bool>, default "true if `idle_count` is above 0";
+    }
+}
+
+section! {
+    /// What survives a restart of the process. In GitLab Runner the instances that are found at the start are deleted when
+    /// this is off, because their use is unknown.
+    pub struct StateStorage = "[runners.autoscaler.state_storage]" {
+        /// Keep it.
+        enabled: bool, default "false", since "17.5";
+        /// Directory.
+        dir: Option<String>, default "`.taskscaler` beside the configuration file", since "17.5";
+        /// Keep an instance on which a job was running when the process ended.
+        keep_instance_with_acquisitions: bool, default "false", since "17.5";
+    }
+}
+
+section! {
+    /// A nested virtual machine per job, on macOS hosts.
+    pub struct VmIsolation = "[runners.autoscaler.vm_isolation]" {
+        /// Run each job in a nested virtual machine.
+        enabled: bool, default "false";
+        /// Address of the nesting daemon on the instance.
+        nesting_host: Option<String>;
+        /// Settings of the daemon.
+        nesting_config: Option<RawTable>;
+        /// Image of the virtual machine; the job's `image` replaces it for `instance`.
+        image: Option<String>;
+        /// How the virtual machine is reached.
+        connector_config: Option<Connector>;
+    }
+}
+
+section! {
+    /// The `instance` executor.
+    pub struct Instance = "[runners.instance]" {
+        /// Images that a job may choose for its nested virtual machine, as patterns.
+        allowed_images: Vec<String>, default "all";
+        /// One build directory for all jobs; needs virtual machine isolation or `max_use_count = 1`.
+        use_common_build_dir: bool, default "false";
+    }
+}
+
+choice! {
+    /// Operating system of instances.
+    pub enum ConnectorOs {
+        /// Linux.
+        Linux = "linux",
+        /// Windows.
+        Windows = "windows",
+        /// macOS.
+        Darwin = "darwin",
+    }
+}
+
+choice! {
+    /// Protocol to instances.
+    pub enum ConnectorProtocol {
+        /// SSH.
+        Ssh = "ssh",
+        /// WS-Management over http.
+        Winrm = "winrm",
+        /// WS-Management over https.
+        WinrmHttps = "winrm+https",
+    }
+}
+
+/// How fast instances may be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScaleRate {
+    /// No limit.
+    Unlimited,
+    /// A token bucket.
+    Limited {
+        /// Instances per second.
+        per_second: u32,
+        /// Instances at once.
+        burst: u32,
+    },
+}
+
+// === impl Autoscaler ===
+
+impl Autoscaler {
+    /// The provider that is asked for, if one is named.
+    #[must_use]
+    pub fn plugin(&self) -> Option<PluginReference> {
+        self.plugin.as_deref().map(PluginReference::parse)
+    }
+
+    /// Settings of the provider as JSON object; empty when there are none.
+    #[must_use]
+    pub fn plugin_config(&self) -> serde_json::Value {
+        self.plugin_config.clone().unwrap_or_default().to_json()
+    }
+
+    /// Jobs that one instance runs at the same time.
+    #[must_use]
+    pub fn capacity_per_instance(&self) -> u32 {
+        count(self.capacity_per_instance).unwrap_or(1)
+    }
+
+    /// Jobs after which an instance is replaced; `None` means never.
+    #[must_use]
+    pub fn max_use_count(&self) -> Option<u32> {
+        count(self.max_use_count)
+    }
+
+    /// Most instances; `None` leaves it to the group's own size.
+    #[must_use]
+    pub fn max_instances(&self) -> Option<u32> {
+        count(self.max_instances)
+    }
+
+    /// How long a job may wait for an instance.
+    #[must_use]
+    pub fn instance_acquire_timeout(&self) -> Duration {
+        positive(self.instance_acquire_timeout).unwrap_or(Duration::from_secs(900))
+    }
+
+    /// How often the group is listed when nothing is expected to change.
+    #[must_use]
+    pub fn update_interval(&self) -> Duration {
+        positive(self.update_interval).unwrap_or(Duration::from_secs(60))
+    }
+
+    /// How often the group is listed while a change is expected.
+    #[must_use]
+    pub fn update_interval_when_expecting(&self) -> Duration {
+        positive(self.update_interval_when_expecting).unwrap_or(Duration::from_secs(2))
+    }
+
+    /// When a deletion that had no effect is tried again.
+    #[must_use]
+    pub fn deletion_retry_interval(&self) -> Duration {
+        positive(self.deletion_retry_interval).unwrap_or(Duration::from_secs(60))
+    }
+
+    /// Wait between a deletion and the look at its effect, at shutdown.
+    #[must_use]
+    pub fn shutdown_deletion_interval(&self) -> Duration {
+        positive(self.shutdown_deletion_interval).unwrap_or(Duration::from_secs(10))
+    }
+
+    /// How often the deletion is tried at shutdown.
+    #[must_use]
+    pub fn shutdown_deletion_retries(&self) -> u32 {
+        count(self.shutdown_deletion_retries).unwrap_or(3)
+    }
+
+    /// Failed health checks in a row after which an instance is replaced.
+    #[must_use]
+    pub fn failure_threshold(&self) -> u32 {
+        count(self.failure_threshold).unwrap_or(3)
+    }
+
+    /// Whether GitLab is asked for no more jobs than instances can be had for.
+    #[must_use]
+    pub fn reservation_throttling(&self) -> bool {
+        self.reservation_throttling.unwrap_or(true)
+    }
+
+    /// How fast new instances may be asked for.
+    #[must_use]
+    pub fn scale_rate(&self) -> ScaleRate {
+        let throttle = self.scale_throttle.clone().unwrap_or_default();
+        if throttle.limit.is_some_and(|limit| limit < 0) {
+            return ScaleRate::Unlimited;
+        }
+        let per_second = count(throttle.limit).unwrap_or(100);
+        let burst = count(throttle.burst).or(self.max_instances()).unwrap_or(per_second);
+        ScaleRate::Limited { per_second, burst }
+    }
+
+    /// How instances are reached, without the key file's content; see [`Connector::settings`].
+    #[must_use]
+    pub fn connector_config(&self) -> Connector {
+        self.connector_config.clone().unwrap_or_default()
+    }
+
+    /// Buckets of the histograms for creation, running, deletion and readiness, each falling back to the common ones.
+    #[must_use]
+    pub fn operation_buckets(&self) -> [&[f64]; 4] {
+        let common = self.instance_operation_time_buckets.as_slice();
+        [
+            &self.instance_creation_time_buckets,
+            &self.instance_is_running_time_buckets,
+            &self.instance_deletion_time_buckets,
+            &self.instance_readiness_time_buckets,
+        ]
+        .map(|own: &Vec<f64>| if own.is_empty() { common } else { own.as_slice() })
+    }
+
+    /// Whether jobs run in nested virtual machines.
+    #[must_use]
+    pub fn is_isolated(&self) -> bool {
+        self.vm_isolation.as_ref().is_some_and(|isolation| isolation.enabled)
+    }
+}
+
+// === impl Connector ===
+
+impl Connector {
+    /// The settings that a provider and the connector take. `key_pem` is the content of `key_path`, which the caller reads
+    /// once when the runner starts.
+    #[must_use]
+    pub fn settings(&self, key_pem: Option<SecretString>) -> ConnectorSettings {
+        ConnectorSettings {
+            os: self.os.map(ConnectorOs::os),
+            arch: self.arch.clone(),
+            protocol: self.protocol.map(ConnectorProtocol::protocol),
+            protocol_port: self
+                .protocol_port
+                .and_then(|port| u16::try_from(port).ok())
+                .filter(|port| *port != 0),
+            username: self.username.clone(),
+            password: self.password.clone(),
+            key_pem,
+            use_static_credentials: self.use_static_credentials,
+            keepalive: positive(self.keepalive),
+            timeout: positive(self.timeout),
+            use_external_addr: self.use_external_addr,
+            host_key: self.host_key.clone(),
+        }
+    }
+}
+
+// === impl Policy ===
+
+impl Policy {
+    /// When the entry applies.
+    #[must_use]
+    pub fn periods(&self) -> Vec<&str> {
+        if self.periods.is_empty() {
+            vec!["* * * * *"]
+        } else {
+            self.periods.iter().map(String::as_str).collect()
+        }
+    }
+
+    /// Idle capacity to keep, in jobs.
+    #[must_use]
+    pub fn idle_count(&self) -> u32 {
+        count(self.idle_count).unwrap_or(0)
+    }
+
+    /// Idle instances older than this are removed.
+    #[must_use]
+    pub fn idle_time(&self) -> Duration {
+        self.idle_time.unwrap_or(Duration::from_secs(300))
+    }
+
+    /// Idle capacity as a share of the capacity in use.
+    #[must_use]
+    pub fn scale_factor(&self) -> f64 {
+        self.scale_factor.unwrap_or(0.0)
+    }
+
+    /// Most that the factor may ask for; `None` means no limit.
+    #[must_use]
+    pub fn scale_factor_limit(&self) -> Option<u32> {
+        count(self.scale_factor_limit)
+    }
+
+    /// Whether jobs are asked for only when an instance is there for them.
+    #[must_use]
+    pub fn preemptive_mode(&self) -> bool {
+        self.preemptive_mode.unwrap_or_else(|| self.idle_count() > 0)
+    }
+
+    /// Whether the entry applies always.
+    #[must_use]
+    pub fn is_general(&self) -> bool {
+        self.periods.is_empty()
+            || self.periods.iter().any(|period| period.split_whitespace().eq(["*", "*", "*", "*", "*"]))
+    }
+}
+
+// === impl ConnectorOs ===
+
+impl ConnectorOs {
+    fn os(self) -> Os {
+        match self {
+            Self::Linux => Os::Linux,
+            Self::Windows => Os::Windows,
+            Self::Darwin => Os::Darwin,
+        }
+    }
+}
+
+// === impl ConnectorProtocol ===
+
+impl ConnectorProtocol {
+    fn protocol(self) -> Protocol {
+        match self {
+            Self::Ssh => Protocol::Ssh,
+            Self::Winrm => Protocol::Winrm,
+            Self::WinrmHttps => Protocol::WinrmHttps,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scale_rate_takes_its_burst_from_the_limits() {
+        let mut autoscaler = Autoscaler::default();
+        assert_eq!(autoscaler.scale_rate(), ScaleRate::Limited { per_second: 100, burst: 100 });
+        autoscaler.max_instances = Some(10);
+        assert_eq!(autoscaler.scale_rate(), ScaleRate::Limited { per_second: 100, burst: 10 });
+        autoscaler.scale_throttle = Some(ScaleThrottle { limit: Some(1), burst: Some(60) });
+        assert_eq!(autoscaler.scale_rate(), ScaleRate::Limited { per_second: 1, burst: 60 });
+        autoscaler.scale_throttle = Some(ScaleThrottle { limit: Some(-1), burst: Some(60) });
+        assert_eq!(autoscaler.scale_rate(), ScaleRate::Unlimited);
+    }
+
+    #[test]
+    fn preemptive_mode_follows_idle_count_unless_set() {
+        let idle = Policy { idle_count: Some(1), ..Policy::default() };
+        assert!(idle.preemptive_mode());
+        assert!(!Policy::default().preemptive_mode());
+        assert!(!Policy { preemptive_mode: Some(false), ..idle }.preemptive_mode());
+    }
+
+    #[test]
+    fn a_port_of_zero_means_the_default() {
+        let connector = Connector { protocol_port: Some(0), ..Connector::default() };
+        assert_eq!(connector.settings(None).port(), 22);
+    }
+}

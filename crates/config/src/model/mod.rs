@@ -1,0 +1,23 @@
+//! The typed file. Every field is what the file says; methods give the value in force, with defaults resolved.
+
+mod autoscaler;
+mod cache;
+mod docker;
+mod global;
+mod machine;
+mod runner;
+
+pub use autoscaler::{
+    Autoscaler, Connector, ConnectorOs, ConnectorProtocol, Instance, Policy, ScaleRate, ScaleThrottle,
+    StateStorage, VmIsolation,
+};
+pub use cache::{AzureCache, Cache, CacheType, GcsCache, S3AuthType, S3Cache, S3Encryption};
+pub use docker::{Docker, Isolation, PullPolicy, Service};
+pub use global::{
+    Config, Experimental, LogFormat, LogLevel, MachineDefaults, SessionServer, ShutdownDrain, UsageLogger,
+};
+pub use machine::{Machine, MachineAutoscaling};
+pub use runner::{
+    Artifact, BootVerify, CustomBuildDir, JobQueuingDuration, MetricsReferee, Monitoring, Referees, Runner,
+    RunnerExperimental, Shell, Ssh, short_token,
+};

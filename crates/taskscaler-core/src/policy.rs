@@ -1,0 +1,335 @@
+//! Policies: how much idle capacity to keep, and when which of them applies.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use chrono::{DateTime, FixedOffset, NaiveDateTime, TimeDelta, Timelike, Utc};
+use chrono_tz::Tz;
+use serde::{Deserialize, Serialize};
+
+use crate::period::Period;
+
+/// One `[[runners.autoscaler.policy]]`. It steers idle capacity only; running and waiting jobs never depend on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// When it applies: inside any of these. Empty means never.
+    pub periods: Vec<Period>,
+    /// Where the periods are read.
+    pub zone: Zone,
+    /// Idle capacity to keep, in jobs.
+    pub idle_count: u32,
+    /// How long an instance stays idle before it may be removed.
+    pub idle_time: Duration,
+    /// Idle capacity as a factor of the capacity in use; zero turns it off. `idle_count` is then the minimum.
+    pub scale_factor: ScaleFactor,
+    /// The most that the factor may yield, in jobs; `0` for no limit.
+    pub scale_factor_limit: u32,
+    /// Take jobs only when a ready slot exists. Unset: on if `idle_count` is above 0.
+    pub preemptive_mode: Option<bool>,
+}
+
+/// A place on earth, as far as clocks are concerned. The host's local zone is resolved by the caller: reading it is I/O.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Zone {
+    /// A zone of the embedded IANA database.
+    Named(Tz),
+    /// A constant offset from UTC.
+    Fixed(FixedOffset),
+}
+
+/// An unknown time zone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown time zone `{name}`, expected an IANA name such as `Europe/Berlin`")]
+pub struct ZoneError {
+    /// The offending name.
+    pub name: String,
+}
+
+/// A non-negative decimal factor, kept in millionths so that `1.1 x 20` is 22 and not a little more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct ScaleFactor {
+    millionths: u64,
+}
+
+/// Why a number is not a scale factor.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid scale factor `{text}`: expected a number between 0 and 1000000")]
+pub struct ScaleFactorError {
+    /// The offending number.
+    pub text: String,
+}
+
+/// When another policy takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switch {
+    /// From this minute on.
+    pub at: DateTime<Utc>,
+    /// The position of the policy in the list; `None` if none matches and the defaults apply.
+    pub policy: Option<usize>,
+}
+
+/// Which policy applies at a moment, and until when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Active {
+    pub(crate) policy: Option<usize>,
+    pub(crate) until: Option<DateTime<Utc>>,
+}
+
+/// The last answer, good until the next switch.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ScheduleCache {
+    known: Option<(DateTime<Utc>, DateTime<Utc>, Active)>,
+}
+
+/// How far ahead the next switch is searched.
+const HORIZON: TimeDelta = TimeDelta::days(8);
+
+/// The most that a scale factor may be.
+const MOST: f64 = 1_000_000.0;
+
+// === impl Policy ===
+
+impl Default for Policy {
+    /// What applies when nothing is configured: no idle capacity, five minutes of idle time, preemptive mode off.
+    fn default() -> Self {
+        Self {
+            periods: vec![Period::always()],
+            zone: Zone::default(),
+            idle_count: 0,
+            idle_time: Duration::from_secs(300),
+            scale_factor: ScaleFactor::default(),
+            scale_factor_limit: 0,
+            preemptive_mode: None,
+        }
+    }
+}
+
+impl Policy {
+    /// True if jobs are taken only when a ready slot exists.
+    #[must_use]
+    pub fn preemptive(&self) -> bool {
+        self.preemptive_mode.unwrap_or(self.idle_count > 0)
+    }
+
+    /// True if it applies at this moment.
+    #[must_use]
+    pub fn applies(&self, at: DateTime<Utc>) -> bool {
+        let local = self.zone.local(at);
+        self.periods.iter().any(|period| period.contains(local))
+    }
+
+    fn is_always(&self) -> bool {
+        self.periods.iter().any(Period::is_always)
+    }
+
+    fn switches_on_quarters(&self) -> bool {
+        self.periods.iter().all(Period::whole_hours)
+            && match self.zone {
+                // Every zone of the database has kept offsets and changes on quarters of an hour since 1972.
+                Zone::Named(_) => true,
+                Zone::Fixed(offset) => offset.local_minus_utc() % 900 == 0,
+            }
+    }
+}
+
+/// The policy that applies at `at`: the last one that matches (GitLab Runner's rule).
+#[must_use]
+pub fn active_policy(policies: &[Policy], at: DateTime<Utc>) -> Option<usize> {
+    policies.iter().rposition(|policy| policy.applies(at))
+}
+
+/// Every change of the active policy after `from`, up to `span` later, in order.
+///
+/// ```
+/// use drover_taskscaler_core::{Policy, policy_switches};
+/// use std::time::Duration;
+///
+/// let policies = [
+///     Policy::default(),
+///     Policy { periods: vec!["* 8-15 * * mon-fri".parse()?], idle_count: 5, ..Policy::default() },
+/// ];
+/// let monday = "2026-08-03T00:00:00Z".parse()?;
+/// let switches = policy_switches(&policies, monday, Duration::from_secs(86_400));
+/// assert_eq!(switches[0].at.to_string(), "2026-08-03 08:00:00 UTC");
+/// assert_eq!(switches[0].policy, Some(1));
+/// assert_eq!(switches[1].policy, Some(0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub fn policy_switches(policies: &[Policy], from: DateTime<Utc>, span: Duration) -> Vec<Switch> {
+    let end = from + TimeDelta::from_std(span).unwrap_or(HORIZON);
+    let mut switches = Vec::new();
+    let mut policy = active_policy(policies, from);
+    let mut at = from;
+    while let Some(next) = next_switch(policies, policy, at, end) {
+        policy = next.policy;
+        at = next.at;
+        switches.push(next);
+    }
+    switches
+}
+
+fn next_switch(
+    policies: &[Policy],
+    policy: Option<usize>,
+    from: DateTime<Utc>,
+    end: DateTime<Utc>,
+) -> Option<Switch> {
+    // Policies before the last one that always matches can never apply.
+    let relevant = policies.iter().rposition(Policy::is_always).unwrap_or(0);
+    if policies.get(relevant..).is_none_or(|rest| rest.iter().skip(1).len() == 0)
+        && policies.iter().all(Policy::is_always)
+    {
+        return None;
+    }
+    let considered = policies.get(relevant..).unwrap_or_default();
+    if considered.len() == 1 && considered.iter().all(Policy::is_always) {
+        return None;
+    }
+    let step = if considered.iter().all(Policy::switches_on_quarters) { 900 } else { 60 };
+    let mut seconds = from.timestamp().div_euclid(step) * step + step;
+    while seconds <= end.timestamp() {
+        let at = DateTime::from_timestamp(seconds, 0)?;
+        let next = active_policy(considered, at).map(|index| index + relevant);
+        if next != policy {
+            return Some(Switch { at, policy: next });
+        }
+        seconds += step;
+    }
+    None
+}
+
+// === impl ScheduleCache ===
+
+impl ScheduleCache {
+    /// Which policy applies. Searches only when the last answer has run out or the wall clock went back.
+    pub(crate) fn active(&mut self, policies: &[Policy], at: DateTime<Utc>) -> Active {
+        if let Some((from, to, active)) = self.known
+            && from <= at
+            && at < to
+        {
+            return active;
+        }
+        let minute = at.with_second(0).and_then(|at| at.with_nanosecond(0)).unwrap_or(at);
+        let policy = active_policy(policies, minute);
+        let until = next_switch(policies, policy, minute, minute + HORIZON).map(|switch| switch.at);
+        let active = Active { policy, until };
+        self.known = Some((minute, until.unwrap_or(minute + HORIZON / 2), active));
+        active
+    }
+
+    pub(crate) fn forget(&mut self) {
+        self.known = None;
+    }
+}
+
+// === impl Zone ===
+
+impl Zone {
+    /// What clocks show there.
+    #[must_use]
+    pub fn local(self, at: DateTime<Utc>) -> NaiveDateTime {
+        match self {
+            Self::Named(zone) => at.with_timezone(&zone).naive_local(),
+            Self::Fixed(offset) => at.with_timezone(&offset).naive_local(),
+        }
+    }
+}
+
+impl Default for Zone {
+    fn default() -> Self {
+        Self::Named(Tz::UTC)
+    }
+}
+
+impl FromStr for Zone {
+    type Err = ZoneError;
+
+    fn from_str(name: &str) -> Result<Self, ZoneError> {
+        name.parse::<Tz>()
+            .map(Self::Named)
+            .or_else(|_| name.parse::<FixedOffset>().map(Self::Fixed))
+            .map_err(|_| ZoneError { name: name.to_owned() })
+    }
+}
+
+impl fmt::Display for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(zone) => f.write_str(zone.name()),
+            Self::Fixed(offset) => offset.fmt(f),
+        }
+    }
+}
+
+impl Serialize for Zone {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Zone {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        name.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+// === impl ScaleFactor ===
+
+impl ScaleFactor {
+    /// `factor x slots`, rounded up.
+    #[must_use]
+    pub fn of(self, slots: u32) -> u32 {
+        let exact = u128::from(self.millionths) * u128::from(slots);
+        u32::try_from(exact.div_ceil(1_000_000)).unwrap_or(u32::MAX)
+    }
+
+    /// True if the factor is in use.
+    #[must_use]
+    pub fn is_on(self) -> bool {
+        self.millionths > 0
+    }
+
+    /// The factor as a number, for display and metrics.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "at most 10^12, exact in a double")]
+    pub fn as_f64(self) -> f64 {
+        self.millionths as f64 / 1e6
+    }
+}
+
+impl TryFrom<f64> for ScaleFactor {
+    type Error = ScaleFactorError;
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
+    fn try_from(factor: f64) -> Result<Self, ScaleFactorError> {
+        if !(0.0..=MOST).contains(&factor) {
+            return Err(ScaleFactorError { text: factor.to_string() });
+        }
+        Ok(Self { millionths: (factor * 1e6).round() as u64 })
+    }
+}
+
+impl FromStr for ScaleFactor {
+    type Err = ScaleFactorError;
+
+    fn from_str(text: &str) -> Result<Self, ScaleFactorError> {
+        let factor: f64 = text.trim().parse().map_err(|_| ScaleFactorError { text: text.to_owned() })?;
+        Self::try_from(factor).map_err(|_| ScaleFactorError { text: text.to_owned() })
+    }
+}
+
+impl From<ScaleFactor> for f64 {
+    fn from(factor: ScaleFactor) -> Self {
+        factor.as_f64()
+    }
+}
+
+impl fmt::Display for ScaleFactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_f64().fmt(f)
+    }
+}

@@ -1,0 +1,344 @@
+//! Why the plan is what it is.
+
+use std::fmt;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::ids::InstanceId;
+use crate::instance::{Origin, PhaseName, Reason};
+use crate::math::{Inputs, Wanted};
+
+/// Everything that a decision looked at and concluded. Equal reports mean that nothing changed: it holds no present time.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// What the formula looked at.
+    pub inputs: Inputs,
+    /// What it yielded.
+    pub wanted: Wanted,
+    /// The policy that applies.
+    pub policy: ActivePolicy,
+    /// Instances by state.
+    pub counts: Counts,
+    /// Free slots of ready instances.
+    pub idle: u32,
+    /// Free slots of suspect instances (part of the unavailable capacity).
+    pub unhealthy: u32,
+    /// Free slots that nobody has claimed yet; below 0 if more was claimed than is free.
+    pub available: i64,
+    /// Slots that could still be claimed if the group grew to its ceiling; `None` without one.
+    pub potential: Option<i64>,
+    /// The reasons, most important first; never empty.
+    pub why: Vec<Why>,
+}
+
+/// The policy that applies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ActivePolicy {
+    /// Its position in the list; `None` if none matches and the defaults apply.
+    pub index: Option<usize>,
+    /// When another one takes over; `None` if that is not within a week.
+    pub until: Option<DateTime<Utc>>,
+    /// How long an instance stays idle before it may go.
+    pub idle_time: Duration,
+    /// Jobs are taken only when a ready slot exists.
+    pub preemptive: bool,
+}
+
+/// Instances by state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Counts {
+    /// Asked for, not yet seen.
+    pub requested: u32,
+    /// Known from the ledger, not yet seen.
+    pub restoring: u32,
+    /// Not running yet.
+    pub creating: u32,
+    /// Running, not yet made ready.
+    pub booting: u32,
+    /// Taking jobs.
+    pub ready: u32,
+    /// Failing checks.
+    pub suspect: u32,
+    /// Marked for removal.
+    pub draining: u32,
+    /// Being deleted.
+    pub deleting: u32,
+}
+
+/// One reason for what a plan holds or does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "why")]
+pub enum Why {
+    /// No listing of the group has been seen, so nothing is decided.
+    NoListing,
+    /// The manager stops: no instances are made.
+    ShuttingDown,
+    /// Instances are asked for.
+    Launching {
+        /// How many.
+        count: u32,
+        /// What for.
+        because: Demand,
+    },
+    /// More is wanted than the ceiling allows.
+    AtMaxInstances {
+        /// The ceiling.
+        max: u32,
+        /// Instances that would be wanted without it.
+        wanted: u32,
+    },
+    /// Instances are asked for more slowly than wanted (`scale_throttle`).
+    ThrottledUntil {
+        /// When the next one may be asked for.
+        until: DateTime<Utc>,
+        /// How many wait.
+        waiting: u32,
+    },
+    /// Instances keep failing to come or to get ready; the next try waits.
+    BackoffUntil {
+        /// When.
+        until: DateTime<Utc>,
+        /// Failures in a row.
+        failures: u32,
+        /// The last one.
+        last: String,
+    },
+    /// Jobs wait for instances that are on their way.
+    WaitingForInstances {
+        /// How many instances.
+        count: u32,
+    },
+    /// More slots are in use than the known instances have; nothing is concluded until the counts agree.
+    GuardExceeded {
+        /// Slots running a job.
+        acquired: u32,
+        /// Slots that take none.
+        unavailable: u32,
+        /// Slots of all known instances.
+        places: u64,
+    },
+    /// Instances are deleted.
+    Removing {
+        /// How many.
+        count: u32,
+        /// The first of them.
+        instance: InstanceId,
+        /// Why that one.
+        reason: Reason,
+    },
+    /// The cloud did not accept deletions; they are asked for again.
+    DeletionFailing {
+        /// The last failure.
+        last: String,
+    },
+    /// Idle instances stay.
+    KeptIdle {
+        /// How many.
+        count: u32,
+        /// The one that is idle longest.
+        instance: InstanceId,
+        /// Why they stay.
+        because: Keep,
+    },
+    /// Idle instances could go but have not been idle long enough.
+    TooYoungToRemove {
+        /// The one that is idle longest.
+        instance: InstanceId,
+        /// When it may go.
+        until: DateTime<Utc>,
+    },
+    /// No policy matches; the defaults apply.
+    NoPolicyMatches,
+    /// There is what is wanted.
+    NothingToDo,
+}
+
+/// What instances are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Demand {
+    /// Jobs wait for a slot.
+    PendingJobs,
+    /// Idle capacity is below what the policy wants.
+    IdleCapacity,
+    /// Both.
+    PendingJobsAndIdleCapacity,
+}
+
+/// Why an idle instance stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// It is wanted as idle capacity, or for waiting jobs.
+    Wanted,
+    /// A job was asked for on the strength of its slot moments ago.
+    Reserved,
+    /// The manager stops and leaves its instances.
+    ShuttingDown,
+}
+
+/// One instance, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct InstanceLine {
+    /// Which.
+    pub id: InstanceId,
+    /// Its state.
+    pub phase: PhaseName,
+    /// Why it is known.
+    pub origin: Origin,
+    /// Slots running a job.
+    pub slots_used: u32,
+    /// Its slots.
+    pub capacity: u32,
+    /// Jobs ever started on it.
+    pub use_count: u32,
+    /// First seen.
+    pub created: DateTime<Utc>,
+    /// Since when it is idle, if it is.
+    pub idle_since: Option<DateTime<Utc>>,
+    /// What will become of it.
+    pub fate: Fate,
+}
+
+/// Why an instance stays or goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "fate")]
+pub enum Fate {
+    /// Not seen since the restart.
+    AwaitingListing,
+    /// The cloud is making it; given up at this time.
+    Creating {
+        /// When it is given up.
+        until: DateTime<Utc>,
+    },
+    /// It is being made ready.
+    ReadyingUp,
+    /// It runs jobs.
+    Busy,
+    /// It ran all the jobs that it may; it goes when the running ones end.
+    LastJobs,
+    /// It is idle and stays.
+    Kept {
+        /// Why.
+        because: Keep,
+    },
+    /// It is idle and goes at this time unless it is wanted until then.
+    RemovableAt {
+        /// When.
+        at: DateTime<Utc>,
+    },
+    /// It failed a check or a job, and takes none until it proves healthy.
+    Suspect {
+        /// The complaint.
+        why: String,
+    },
+    /// It goes when its last job ends.
+    Draining {
+        /// Why it goes.
+        reason: Reason,
+    },
+    /// It is being deleted.
+    Deleting {
+        /// Why it goes.
+        reason: Reason,
+    },
+}
+
+// === impl Report ===
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, why) in self.why.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            why.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+// === impl Why ===
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoListing => f.write_str("waiting for the first listing of the group"),
+            Self::ShuttingDown => f.write_str("shutting down: no instances are made"),
+            Self::Launching { count, because } => write!(f, "launching {count} for {because}"),
+            Self::AtMaxInstances { max, wanted } => write!(f, "at the maximum of {max}, would want {wanted}"),
+            Self::ThrottledUntil { until, waiting } => {
+                write!(f, "scale throttle: {waiting} more to launch, next at {until}")
+            }
+            Self::BackoffUntil { until, failures, last } => {
+                write!(f, "backing off until {until} after {failures} failures, last: {last}")
+            }
+            Self::WaitingForInstances { count } => write!(f, "waiting for {count} instances on their way"),
+            Self::GuardExceeded { acquired, unavailable, places } => write!(
+                f,
+                "not scaling: {acquired} acquired and {unavailable} unavailable exceed {places} known slots"
+            ),
+            Self::Removing { count: 1, instance, reason } => write!(f, "removing {instance}: {reason}"),
+            Self::Removing { count, instance, reason } => {
+                write!(f, "removing {count}, first {instance}: {reason}")
+            }
+            Self::DeletionFailing { last } => write!(f, "deletions fail and are retried, last: {last}"),
+            Self::KeptIdle { count, instance, because } => {
+                write!(f, "keeping {count} idle, longest {instance}: {because}")
+            }
+            Self::TooYoungToRemove { instance, until } => {
+                write!(f, "not removing before {until}: {instance} has not been idle long enough")
+            }
+            Self::NoPolicyMatches => f.write_str("no policy matches: no idle capacity is kept"),
+            Self::NothingToDo => f.write_str("nothing to do"),
+        }
+    }
+}
+
+impl fmt::Display for Demand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PendingJobs => "waiting jobs",
+            Self::IdleCapacity => "idle capacity",
+            Self::PendingJobsAndIdleCapacity => "waiting jobs and idle capacity",
+        })
+    }
+}
+
+impl fmt::Display for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Wanted => "wanted as idle capacity",
+            Self::Reserved => "a job was just asked for",
+            Self::ShuttingDown => "instances are left at shutdown",
+        })
+    }
+}
+
+// === impl InstanceLine ===
+
+impl fmt::Display for InstanceLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, phase, origin, slots_used, capacity, use_count, fate, .. } = self;
+        write!(f, "{id} {phase} ({origin}) {slots_used}/{capacity} used {use_count}: {fate}")
+    }
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AwaitingListing => f.write_str("not seen since the restart"),
+            Self::Creating { until } => write!(f, "given up at {until} unless it runs"),
+            Self::ReadyingUp => f.write_str("being made ready"),
+            Self::Busy => f.write_str("runs jobs"),
+            Self::LastJobs => f.write_str("goes when its last job ends: instance reached max use count"),
+            Self::Kept { because } => write!(f, "stays: {because}"),
+            Self::RemovableAt { at } => write!(f, "goes at {at} unless wanted"),
+            Self::Suspect { why } => write!(f, "takes no job until it proves healthy: {why}"),
+            Self::Draining { reason } => write!(f, "goes when its last job ends: {reason}"),
+            Self::Deleting { reason } => write!(f, "being deleted: {reason}"),
+        }
+    }
+}

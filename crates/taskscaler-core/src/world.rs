@@ -1,0 +1,459 @@
+//! What the outside says: listings, answers to plans, health.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::core::Core;
+use crate::core::Health;
+use crate::fleet::Seq;
+use crate::ids::{InstanceId, Mono, Now, Slot};
+use crate::instance::{Ask, Instance, Origin, Phase, Reason, Seen, SeenState, Step};
+use crate::plan::{Event, LostCause, Notice};
+use crate::throttle::{Failure, FailureKind};
+
+/// How soon an instance that failed a check is checked again.
+const SUSPECT_RECHECK: Duration = Duration::from_secs(30);
+/// How long a delayed listing may still name an instance that is gone.
+const TOMB_LIFE: Duration = Duration::from_secs(900);
+
+// === impl Core: the world ===
+
+impl Core {
+    /// Takes in a complete listing of the group. What is missing counts as gone; see [`PhaseName`] for the instances
+    /// that get a second chance. The order of the lines has no meaning.
+    ///
+    /// A new instance is taken for the oldest open request; if there is none, it existed before. Without a record such
+    /// an instance is removed for safety, unless jobs run isolated.
+    pub fn observe(&mut self, listing: &[Seen], now: Now) {
+        self.listings += 1;
+        self.expire_tombs(now.tick());
+        let mut new: Vec<&Seen> = Vec::new();
+        for seen in listing {
+            match self.fleet.seq(&seen.id) {
+                None => new.push(seen),
+                Some(seq) => {
+                    if self.fleet.mark_listed(seq, self.listings) {
+                        self.hear(seq, Some(seen), now);
+                    }
+                }
+            }
+        }
+        let missing: Vec<Seq> = self
+            .fleet
+            .iter()
+            .filter(|(_, instance)| instance.listing != self.listings)
+            .map(|(seq, _)| seq)
+            .collect();
+        for seq in missing {
+            self.hear(seq, None, now);
+        }
+        new.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        new.dedup_by(|a, b| a.id == b.id);
+        for seen in new {
+            self.meet(seen, now);
+        }
+        self.assign(now);
+    }
+
+    /// The answer to [`Plan::launch`](crate::Plan::launch): of `asked` instances the cloud accepted `granted`.
+    pub fn increased(&mut self, asked: u32, granted: u32, failure: Option<Failure>, now: Now) {
+        let mut refused = asked.saturating_sub(granted);
+        while refused > 0 && self.requests.back().is_some_and(|request| !request.confirmed) {
+            self.requests.pop_back();
+            refused -= 1;
+        }
+        for request in self.requests.iter_mut().filter(|request| !request.confirmed) {
+            request.confirmed = true;
+            request.at = now.tick();
+        }
+        self.requests_changed = true;
+        match failure {
+            Some(failure) => self.increase_backoff.fail(failure, now.tick()),
+            None if granted < asked => self.increase_backoff.fail(
+                Failure::new(
+                    FailureKind::Transient,
+                    format!("{granted} of {asked} requests for instances were accepted"),
+                ),
+                now.tick(),
+            ),
+            None => self.increase_backoff.succeed(),
+        }
+    }
+
+    /// The answer to [`Plan::delete`](crate::Plan::delete): of the `asked` instances the cloud accepted the deletion of
+    /// `accepted`. The others are asked for again after `deletion_retry_interval`.
+    pub fn decreased(
+        &mut self,
+        asked: &[InstanceId],
+        accepted: &[InstanceId],
+        failure: Option<Failure>,
+        now: Now,
+    ) {
+        let retry = now.tick() + self.config.deletion_retry_interval;
+        self.deletion_failure = failure;
+        for seq in asked.iter().filter_map(|id| self.fleet.seq(id)).collect::<Vec<_>>() {
+            self.fleet.edit(seq, |instance| match &mut instance.phase {
+                Phase::Draining { delete, .. } | Phase::Deleting { delete, .. } => {
+                    if *delete == Ask::InFlight {
+                        *delete = Ask::At(retry);
+                    }
+                }
+                Phase::Restoring
+                | Phase::Creating { .. }
+                | Phase::Booting { .. }
+                | Phase::Ready { .. }
+                | Phase::Suspect { .. } => {}
+            });
+        }
+        for seq in accepted.iter().filter_map(|id| self.fleet.seq(id)).collect::<Vec<_>>() {
+            self.begin_deleting(seq, now);
+        }
+    }
+
+    /// The answer to [`Plan::ready_up`](crate::Plan::ready_up). A failure removes the instance.
+    pub fn readied(&mut self, id: &InstanceId, outcome: Result<(), String>, now: Now) {
+        let Some(seq) = self.fleet.seq(id) else { return };
+        let tick = now.tick();
+        let check = self.first_check(tick);
+        let was_booting = self.fleet.edit(seq, |instance| {
+            let booting = matches!(instance.phase, Phase::Booting { .. });
+            if booting && outcome.is_ok() {
+                instance.phase = Phase::Ready { check };
+                instance.ghosts.clear();
+                if !matches!(instance.origin, Origin::Restored { .. }) {
+                    instance.idle_since = tick;
+                    instance.idle_since_wall = now.wall;
+                }
+            }
+            booting.then(|| tick.since(instance.created_mono))
+        });
+        let Some(Some(after)) = was_booting else { return };
+        match outcome {
+            Ok(()) => {
+                self.ready_backoff.succeed();
+                self.notice(Notice::Ready { id: id.clone(), after });
+                self.assign(now);
+            }
+            Err(why) => {
+                self.ready_backoff.fail(Failure::new(FailureKind::NotReady, why.clone()), tick);
+                self.drain(seq, Reason::ReadyUpFailed { why }, now);
+            }
+        }
+    }
+
+    /// The answer to [`Plan::check`](crate::Plan::check), or a health check made for another reason.
+    pub fn health(&mut self, id: &InstanceId, health: Health, now: Now) {
+        let Some(seq) = self.fleet.seq(id) else { return };
+        let tick = now.tick();
+        let regular = self.first_check(tick);
+        let soon = self.soon(tick);
+        let threshold = self.config.failure_threshold.max(1);
+        let unfit = self.fleet.edit(seq, |instance| match (&mut instance.phase, health) {
+            (Phase::Ready { check }, Health::Healthy) => {
+                instance.failures = 0;
+                *check = regular;
+                None
+            }
+            (Phase::Suspect { .. }, Health::Healthy) => {
+                instance.failures = 0;
+                instance.phase = Phase::Ready { check: regular };
+                None
+            }
+            (Phase::Ready { .. } | Phase::Suspect { .. }, Health::Unhealthy(why)) => {
+                instance.failures += 1;
+                instance.phase = Phase::Suspect { why: why.clone(), check: soon };
+                (instance.failures >= threshold).then_some(why)
+            }
+            (Phase::Ready { check }, Health::Unknown(_)) => {
+                *check = regular;
+                None
+            }
+            (Phase::Suspect { check, .. }, Health::Unknown(_)) => {
+                *check = soon;
+                None
+            }
+            (
+                Phase::Restoring
+                | Phase::Creating { .. }
+                | Phase::Booting { .. }
+                | Phase::Draining { .. }
+                | Phase::Deleting { .. },
+                Health::Healthy | Health::Unhealthy(_) | Health::Unknown(_),
+            ) => None,
+        });
+        if let Some(Some(why)) = unfit {
+            self.drain(seq, Reason::Unhealthy { why }, now);
+        }
+        self.retire_if_used_up(seq, now);
+        self.assign(now);
+    }
+
+    /// A job could not use the instance: no job goes there until it proves healthy. It is checked at once; where the
+    /// provider has no health checks it is replaced. After `failure_threshold` such complaints in its life it is
+    /// replaced as well, whatever its health checks say.
+    pub fn suspect(&mut self, id: &InstanceId, why: String, now: Now) {
+        let Some(seq) = self.fleet.seq(id) else { return };
+        let tick = now.tick();
+        let threshold = self.config.failure_threshold.max(1);
+        let checked = !self.config.heartbeat_interval.is_zero();
+        let unfit = self.fleet.edit(seq, |instance| match &instance.phase {
+            Phase::Ready { check } | Phase::Suspect { check, .. } => {
+                instance.complaints += 1;
+                let check = if *check == Ask::InFlight { Ask::InFlight } else { Ask::At(tick) };
+                instance.phase = Phase::Suspect { why: why.clone(), check };
+                !checked || instance.complaints >= threshold
+            }
+            Phase::Restoring
+            | Phase::Creating { .. }
+            | Phase::Booting { .. }
+            | Phase::Draining { .. }
+            | Phase::Deleting { .. } => false,
+        });
+        if unfit == Some(true) {
+            self.drain(seq, Reason::Unhealthy { why }, now);
+        }
+    }
+}
+
+// === impl Core: parts ===
+
+impl Core {
+    /// Takes in what a listing says about a known instance.
+    fn hear(&mut self, seq: Seq, seen: Option<&Seen>, now: Now) {
+        let Some(instance) = self.fleet.get(seq) else { return };
+        let step = instance.phase.name().step(seen.map(|seen| seen.state));
+        let step = if step == Step::Doubt && instance.doubted { Step::Vanish } else { step };
+        if instance.doubted && seen.is_some() {
+            self.fleet.edit(seq, |instance| instance.doubted = false);
+        }
+        match step {
+            Step::Stay => {}
+            Step::Create => {
+                let until = now.tick() + self.config.creation_timeout;
+                self.fleet.edit(seq, |instance| instance.phase = Phase::Creating { until });
+            }
+            Step::Boot => self.boot(seq, now),
+            Step::Doubt => {
+                self.fleet.edit(seq, |instance| instance.doubted = true);
+            }
+            Step::Forget => self.forget(seq, now),
+            Step::Vanish => {
+                self.lose(seq, now);
+                self.forget(seq, now);
+            }
+            Step::TakenAway => {
+                self.lose(seq, now);
+                let since = now.tick();
+                self.fleet.edit(seq, |instance| {
+                    let reason = instance.leaving().cloned().unwrap_or(Reason::TakenAway);
+                    instance.phase = Phase::Deleting { reason, since, delete: Ask::Never };
+                });
+            }
+            Step::TimeOut => {
+                self.creation_failed("the provider gave up on an instance", now);
+                self.cut_off(seq, &LostCause::TimedOut);
+                self.drain(seq, Reason::CreationTimeout, now);
+            }
+            Step::Linger => self.ask_again(seq, now),
+        }
+        if let Some(why) = seen.and_then(|seen| seen.doomed.clone()) {
+            self.drain(seq, Reason::Doomed { why }, now);
+        }
+    }
+
+    /// Takes in an instance that is listed for the first time.
+    fn meet(&mut self, seen: &Seen, now: Now) {
+        if seen.state == SeenState::Deleted {
+            return;
+        }
+        let reappeared = self.tombs.contains_key(&seen.id);
+        if reappeared && seen.state == SeenState::Deleting {
+            return;
+        }
+        let tick = now.tick();
+        let request = if reappeared { None } else { self.requests.pop_front() };
+        self.requests_changed |= request.is_some();
+        let origin = if request.is_some() { Origin::Requested } else { Origin::Preexisted };
+        let until = tick + self.config.creation_timeout;
+        let phase = match seen.state {
+            SeenState::Deleting => {
+                Phase::Deleting { reason: Reason::TakenAway, since: tick, delete: Ask::Never }
+            }
+            SeenState::Creating | SeenState::Running | SeenState::Timeout | SeenState::Deleted => {
+                Phase::Creating { until }
+            }
+        };
+        let seq = self.fleet.insert(Instance {
+            id: seen.id.clone(),
+            origin,
+            phase,
+            slots: BTreeMap::new(),
+            ghosts: Vec::new(),
+            used: 0,
+            created: now.wall,
+            created_mono: tick,
+            idle_since: tick,
+            idle_since_wall: now.wall,
+            failures: 0,
+            complaints: 0,
+            doubted: false,
+            listing: self.listings,
+        });
+        let after = request.map(|request| tick.since(request.at));
+        self.notice(Notice::Appeared { id: seen.id.clone(), origin, after });
+        if reappeared {
+            self.drain(seq, Reason::Reappeared, now);
+        } else if request.is_none() && !self.config.vm_isolation {
+            self.drain(seq, Reason::NoRecord, now);
+        }
+        match seen.state {
+            SeenState::Running => self.boot(seq, now),
+            SeenState::Timeout => {
+                self.creation_failed("the provider gave up on an instance", now);
+                self.drain(seq, Reason::CreationTimeout, now);
+            }
+            SeenState::Deleting => self.creation_failed("an instance was deleted before it ran", now),
+            SeenState::Creating | SeenState::Deleted => {}
+        }
+        if let Some(why) = seen.doomed.clone() {
+            self.drain(seq, Reason::Doomed { why }, now);
+        }
+        if self.shutdown.is_some_and(|shutdown| shutdown.delete_instances) {
+            self.drain(seq, Reason::Shutdown, now);
+        }
+    }
+
+    fn boot(&mut self, seq: Seq, now: Now) {
+        let booted = self.fleet.edit(seq, |instance| {
+            if instance.leaving().is_some() {
+                return None;
+            }
+            instance.phase = Phase::Booting { ready_up: Ask::At(Mono::MIN) };
+            Some((instance.id.clone(), now.tick().since(instance.created_mono)))
+        });
+        if let Some((id, after)) = booted.flatten() {
+            self.notice(Notice::Running { id, after });
+        }
+    }
+
+    /// Tells the owners of its slots that an instance went unasked.
+    fn lose(&mut self, seq: Seq, now: Now) {
+        let Some(instance) = self.fleet.get(seq) else { return };
+        let (cause, asked_to_go) = match &instance.phase {
+            Phase::Draining { reason: Reason::Doomed { why }, .. } => {
+                (LostCause::Doomed { why: why.clone() }, true)
+            }
+            Phase::Draining { reason: Reason::Unhealthy { why }, .. } | Phase::Suspect { why, .. } => {
+                (LostCause::Unhealthy { why: why.clone() }, false)
+            }
+            Phase::Draining { .. } | Phase::Deleting { .. } => {
+                (LostCause::UnexpectedlyRemoved, !instance.is_busy())
+            }
+            Phase::Restoring | Phase::Creating { .. } | Phase::Booting { .. } | Phase::Ready { .. } => {
+                (LostCause::UnexpectedlyRemoved, false)
+            }
+        };
+        let never_ready = matches!(instance.phase, Phase::Creating { .. } | Phase::Booting { .. });
+        if !asked_to_go {
+            let notice = Notice::UnexpectedlyRemoved {
+                id: instance.id.clone(),
+                used: instance.used,
+                slots: instance.slots.iter().map(|(index, key)| (*index, key.clone())).collect(),
+            };
+            self.notice(notice);
+        }
+        if never_ready {
+            self.creation_failed("an instance vanished before it was ready", now);
+        }
+        self.cut_off(seq, &cause);
+    }
+
+    /// Takes the claims off an instance.
+    fn cut_off(&mut self, seq: Seq, cause: &LostCause) {
+        // One claim per edit keeps the record's change visible to the fleet.
+        while let Some((key, slot)) = self
+            .fleet
+            .edit(seq, |instance| {
+                let (index, key) = instance.slots.pop_first()?;
+                Some((key, Slot { instance: instance.id.clone(), index }))
+            })
+            .flatten()
+        {
+            self.claims.remove(&key);
+            self.events.push_back(Event::Lost { key, slot, cause: cause.clone() });
+        }
+    }
+
+    /// The cloud accepted the deletion.
+    fn begin_deleting(&mut self, seq: Seq, now: Now) {
+        let tick = now.tick();
+        let retry = Ask::At(tick + self.config.deletion_retry_interval);
+        let Some(instance) = self.fleet.get(seq) else { return };
+        let reason = instance.leaving().cloned().unwrap_or(Reason::Shutdown);
+        self.cut_off(seq, &LostCause::Deleted { reason: reason.clone() });
+        self.fleet.edit(seq, |instance| match &mut instance.phase {
+            Phase::Deleting { delete, .. } => *delete = retry,
+            Phase::Restoring
+            | Phase::Creating { .. }
+            | Phase::Booting { .. }
+            | Phase::Ready { .. }
+            | Phase::Suspect { .. }
+            | Phase::Draining { .. } => {
+                instance.phase = Phase::Deleting { reason, since: tick, delete: retry };
+            }
+        });
+    }
+
+    /// A deletion that somebody else began did not go through: it becomes ours.
+    fn ask_again(&mut self, seq: Seq, now: Now) {
+        let retry = now.tick() + self.config.deletion_retry_interval;
+        self.fleet.edit(seq, |instance| {
+            if let Phase::Deleting { delete, .. } = &mut instance.phase
+                && *delete == Ask::Never
+            {
+                *delete = Ask::At(retry);
+            }
+        });
+    }
+
+    fn forget(&mut self, seq: Seq, now: Now) {
+        let Some(instance) = self.fleet.remove(seq) else { return };
+        let tick = now.tick();
+        self.tombs.insert(instance.id.clone(), tick);
+        self.tomb_order.push_back((tick, instance.id.clone()));
+        if let Phase::Deleting { since, .. } = instance.phase {
+            self.notice(Notice::Deleted {
+                id: instance.id,
+                after: tick.since(since),
+                life: tick.since(instance.created_mono),
+            });
+        }
+    }
+
+    fn expire_tombs(&mut self, now: Mono) {
+        while let Some((at, _)) = self.tomb_order.front()
+            && now.since(*at) >= TOMB_LIFE
+        {
+            if let Some((at, id)) = self.tomb_order.pop_front()
+                && self.tombs.get(&id) == Some(&at)
+            {
+                self.tombs.remove(&id);
+            }
+        }
+    }
+
+    pub(crate) fn creation_failed(&mut self, what: &str, now: Now) {
+        self.ready_backoff.fail(Failure::new(FailureKind::NotReady, what), now.tick());
+    }
+
+    /// When a healthy instance is checked next.
+    fn first_check(&self, now: Mono) -> Ask {
+        let interval = self.config.heartbeat_interval;
+        if interval.is_zero() { Ask::Never } else { Ask::At(now + interval) }
+    }
+
+    /// When a suspect instance is checked next.
+    fn soon(&self, now: Mono) -> Ask {
+        Ask::At(now + self.config.heartbeat_interval.min(SUSPECT_RECHECK))
+    }
+}

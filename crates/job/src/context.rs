@@ -1,0 +1,466 @@
+//! A job in its place: the entry to everything else in this crate.
+
+use std::time::Duration;
+
+use job_payload::{Artifact, Dependency, Job, SecretString, Step};
+
+use crate::cache::CacheEntry;
+use crate::failure::{FailureReason, JobFailure};
+use crate::flags::{FeatureFlag, FeatureFlags};
+use crate::inputs::{self, InputError};
+use crate::paths::{self, ClonePathError, Paths};
+use crate::runner::{Placement, RunnerFacts};
+use crate::settings::{BuildSettings, GitStrategy};
+use crate::shell::{Script, posix};
+use crate::stage::{JobStatus, Outcome, Stage, StagePlan};
+use crate::variables::{self, Variable, Variables, relative};
+
+/// A job on its runner, with every setting resolved.
+#[derive(Debug, Clone)]
+pub struct Context {
+    pub(crate) job: Job,
+    pub(crate) runner: RunnerFacts,
+    pub(crate) placement: Placement,
+    pub(crate) flags: FeatureFlags,
+    pub(crate) settings: BuildSettings,
+    pub(crate) paths: Paths,
+    pub(crate) variables: Variables,
+    pub(crate) caches: Vec<CacheEntry>,
+    status: JobStatus,
+    warnings: Vec<String>,
+}
+
+/// A job that must fail before anything of it runs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SetupError {
+    /// Options that no executor knows.
+    #[error("unsupported executor_opts: {}; supported are docker (platform, user) and kubernetes (user)", .0.join(", "))]
+    UnsupportedOptions(Vec<String>),
+    /// Both ways to say what to do.
+    #[error("`run` and `script` keywords cannot be used together")]
+    RunAndScript,
+    /// The variable that carries the steps of `run` is the job's own.
+    #[error("`run` keyword and a `STEPS` variable cannot be used together")]
+    RunAndSteps,
+    /// Inputs.
+    #[error("failed to put the job's inputs in place")]
+    Inputs(#[from] InputError),
+    /// `GIT_CLONE_PATH`.
+    #[error(transparent)]
+    ClonePath(#[from] ClonePathError),
+}
+
+/// The bounds of a job and its stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the end of the secrets' resolution to the end of the job.
+    pub job: Duration,
+    /// Preparation: [`Stage::PrepareExecutor`] and [`Stage::PrepareScript`].
+    pub prepare: Duration,
+    /// [`Stage::GetSources`] with all its attempts.
+    pub get_sources: Duration,
+    /// All steps together; none means what is left of the job.
+    pub script: Option<Duration>,
+    /// [`Stage::AfterScript`].
+    pub after_script: Duration,
+}
+
+// === impl Context ===
+
+impl Context {
+    /// Resolves everything about a job that can be known before it runs.
+    ///
+    /// # Errors
+    /// [`SetupError`] if the job must fail at once.
+    pub fn new(job: &Job, runner: &RunnerFacts, placement: &Placement) -> Result<Self, SetupError> {
+        check(job)?;
+        let mut job = job.clone();
+        let mut warnings = Vec::new();
+        let environment: Vec<Variable> =
+            runner.environment.iter().map(|entry| Variable::from_entry(entry)).collect();
+        let flags = FeatureFlags::resolve(runner, &environment, &job.variables, &mut warnings);
+        if flags.is_on(FeatureFlag::EnableJobInputsInterpolation) {
+            inputs::interpolate(&mut job)?;
+        }
+        native_run(&mut job);
+
+        let status = JobStatus::Running;
+        let mut paths = Paths::new(&job, runner, placement, GitStrategy::Fetch);
+        let mut variables = variables::assemble(&job, runner, placement, &flags, &paths, status.as_str());
+        let settings = BuildSettings::read(
+            &variables,
+            job.allow_git_fetch,
+            job.git_info.depth,
+            runner.debug_trace_disabled,
+            &mut warnings,
+        );
+        let clone_path = variables
+            .find("GIT_CLONE_PATH")
+            .map(|variable| variable.value.clone())
+            .filter(|path| !path.trim().is_empty());
+        // Folders follow from settings, which are variables; variables name the folders.
+        if settings.strategy == GitStrategy::Empty || clone_path.is_some() {
+            paths = match clone_path {
+                Some(path) => paths.with_clone_path(&path, runner.custom_build_dir, settings.strategy)?,
+                None => Paths::new(&job, runner, placement, settings.strategy),
+            };
+            variables = variables::assemble(&job, runner, placement, &flags, &paths, status.as_str());
+        }
+        for variable in variables.iter().filter(|variable| !variable.is_exportable()) {
+            warnings.push(format!("variable {:?} cannot be set in a shell and is left out", variable.key));
+        }
+        let caches = CacheEntry::of_job(&job, &variables, &flags);
+        Ok(Self {
+            job,
+            runner: runner.clone(),
+            placement: placement.clone(),
+            flags,
+            settings,
+            paths,
+            variables,
+            caches,
+            status,
+            warnings,
+        })
+    }
+
+    /// The job, with inputs in place.
+    #[must_use]
+    pub fn job(&self) -> &Job {
+        &self.job
+    }
+
+    /// Variables as the job sees them, in final order.
+    #[must_use]
+    pub fn variables(&self) -> &Variables {
+        &self.variables
+    }
+
+    /// Feature flags as resolved for this job.
+    #[must_use]
+    pub fn flags(&self) -> &FeatureFlags {
+        &self.flags
+    }
+
+    /// Settings that the job makes by variables.
+    #[must_use]
+    pub fn settings(&self) -> &BuildSettings {
+        &self.settings
+    }
+
+    /// The job's caches; their keys are what [`Placement::remote_cache`] is asked for.
+    #[must_use]
+    pub fn caches(&self) -> &[CacheEntry] {
+        &self.caches
+    }
+
+    /// What is odd about settings; to be shown as one warning before the preparation.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Texts that must not appear in the log: masked variables, secrets and every token that a script holds.
+    #[must_use]
+    pub fn masked_values(&self) -> Vec<SecretString> {
+        let masked = self
+            .variables
+            .iter_all()
+            .filter(|variable| variable.masked)
+            .map(|variable| relative(&variable.value).into_owned());
+        let tokens = std::iter::once(&self.job.token)
+            .chain(self.job.dependencies.iter().map(|dependency| &dependency.token))
+            .chain(self.job.credentials.iter().map(|credential| &credential.password))
+            .map(|token| token.expose().to_owned());
+        let mut values: Vec<String> = masked.chain(tokens).filter(|value| !value.trim().is_empty()).collect();
+        values.sort_unstable();
+        values.dedup();
+        values.into_iter().map(SecretString::from).collect()
+    }
+
+    /// Whether `CI_DEBUG_TRACE` is in force; the server hides such logs from most users.
+    #[must_use]
+    pub fn debug_trace(&self) -> bool {
+        self.settings.debug_trace
+    }
+
+    /// The bounds of the job and its stages.
+    #[must_use]
+    pub fn timeouts(&self) -> Timeouts {
+        let job = self.job.timeout();
+        let bound = |own: Option<Duration>| own.filter(|own| !own.is_zero() && *own <= job).unwrap_or(job);
+        Timeouts {
+            job,
+            prepare: bound(self.runner.prepare_timeout),
+            get_sources: bound(self.runner.get_sources_timeout),
+            script: self.settings.script_timeout,
+            after_script: self.settings.after_script_timeout,
+        }
+    }
+
+    /// `CI_JOB_STATUS` for the scripts that are made from here on.
+    pub fn set_status(&mut self, status: JobStatus) {
+        if self.status != status {
+            self.status = status;
+            self.variables = variables::assemble(
+                &self.job,
+                &self.runner,
+                &self.placement,
+                &self.flags,
+                &self.paths,
+                status.as_str(),
+            );
+        }
+    }
+
+    /// The stages of the job in order, without those that have nothing to do. Of the pairs that differ by outcome, the job
+    /// runs one. [`Stage::ClearWorktree`] is listed after the stage whose second attempt it prepares.
+    #[must_use]
+    pub fn stages(&self) -> Vec<StagePlan> {
+        let mut stages = Vec::new();
+        if !self.job.secrets.is_empty() {
+            stages.push(Stage::ResolveSecrets);
+        }
+        stages.extend([Stage::PrepareExecutor, Stage::PrepareScript, Stage::GetSources]);
+        if self.has_repository() && self.settings.attempts.get_sources > 1 {
+            stages.push(Stage::ClearWorktree);
+        }
+        if !self.caches.is_empty() {
+            stages.push(Stage::RestoreCache);
+        }
+        if self.artifact_downloads().next().is_some() {
+            stages.push(Stage::DownloadArtifacts);
+        }
+        let steps = self.job.steps.iter().enumerate();
+        stages.extend(
+            steps.filter(|(_, step)| step.name != "after_script").map(|(index, _)| Stage::Step(index)),
+        );
+        if self.after_script().is_some() {
+            stages.push(Stage::AfterScript);
+        }
+        for outcome in [Outcome::Success, Outcome::Failure] {
+            if self.caches_to_save(outcome).next().is_some() {
+                stages.push(Stage::ArchiveCache(outcome));
+            }
+        }
+        for outcome in [Outcome::Success, Outcome::Failure] {
+            if !self.runner.url.is_empty() && self.artifacts_to_upload(outcome).next().is_some() {
+                stages.push(Stage::UploadArtifacts(outcome));
+            }
+        }
+        stages.push(Stage::CleanupFileVariables);
+        stages.into_iter().map(|stage| self.plan(stage)).collect()
+    }
+
+    /// Name, title and attempts of a stage.
+    #[must_use]
+    pub fn plan(&self, stage: Stage) -> StagePlan {
+        let step = match stage {
+            Stage::Step(index) => self.job.steps.get(index).map_or("", |step| step.name.as_str()),
+            Stage::ResolveSecrets
+            | Stage::PrepareExecutor
+            | Stage::PrepareScript
+            | Stage::GetSources
+            | Stage::ClearWorktree
+            | Stage::RestoreCache
+            | Stage::DownloadArtifacts
+            | Stage::AfterScript
+            | Stage::ArchiveCache(_)
+            | Stage::UploadArtifacts(_)
+            | Stage::CleanupFileVariables => "",
+        };
+        let attempts = match stage {
+            Stage::ResolveSecrets => self.settings.attempts.secrets,
+            Stage::PrepareExecutor => 3,
+            Stage::GetSources => self.settings.attempts.get_sources,
+            Stage::RestoreCache => self.settings.attempts.restore_cache,
+            Stage::DownloadArtifacts => self.settings.attempts.download_artifacts,
+            Stage::PrepareScript
+            | Stage::ClearWorktree
+            | Stage::Step(_)
+            | Stage::AfterScript
+            | Stage::ArchiveCache(_)
+            | Stage::UploadArtifacts(_)
+            | Stage::CleanupFileVariables => 1,
+        };
+        StagePlan {
+            stage,
+            name: stage.name(step),
+            title: stage.title(step, &self.runner.executor),
+            runs: stage.runs(),
+            place: stage.place(),
+            attempts,
+        }
+    }
+
+    /// The script of a stage, or none if it has nothing to do.
+    #[must_use]
+    pub fn script(&self, stage: Stage) -> Option<Script> {
+        posix::script(self, stage, self.runner.shell)
+    }
+
+    /// The pause before attempt `next` (2 and up) of a stage.
+    #[must_use]
+    pub fn retry_delay(&self, next: u32) -> Duration {
+        let (first, most) =
+            if self.flags.is_on(FeatureFlag::UseExponentialBackoffStageRetry) { (5, 300) } else { (1, 5) };
+        let doublings = next.saturating_sub(2).min(16);
+        Duration::from_secs((first << doublings).min(most))
+    }
+
+    /// First lines of the log: who runs the job, and with which feature flags. The first is shown as information.
+    #[must_use]
+    pub fn header(&self) -> Vec<String> {
+        let product = &self.runner.product;
+        let mut lines =
+            vec![format!("Running with {} {} ({})", product.name, product.version, product.revision)];
+        if !self.runner.name.is_empty() || !self.runner.short_token.is_empty() {
+            lines.push(format!(
+                "  on {} {}, system ID: {}",
+                self.runner.name, self.runner.short_token, self.runner.system_id
+            ));
+        }
+        let flags = self.flags.changed();
+        if !flags.is_empty() {
+            lines.push(format!("  feature flags: {}", flags.join(", ")));
+        }
+        lines
+    }
+
+    /// Folder of the project. A relative one is below the folder that the shell starts in.
+    #[must_use]
+    pub fn project_dir(&self) -> String {
+        relative(&self.paths.project).into_owned()
+    }
+
+    /// Folder of the job's temporary files, beside the project.
+    #[must_use]
+    pub fn temp_dir(&self) -> String {
+        relative(&self.paths.temp).into_owned()
+    }
+
+    /// Folder of the project's cache archives.
+    #[must_use]
+    pub fn cache_dir(&self) -> String {
+        relative(&self.paths.cache).into_owned()
+    }
+
+    /// Name for a network of this job alone, as in `CI_BUILD_NETWORK_NAME`.
+    #[must_use]
+    pub fn network_name(&self) -> String {
+        paths::network_name(&self.job, &self.runner, &self.placement)
+    }
+
+    /// Name for what belongs to this job while it runs.
+    #[must_use]
+    pub fn unique_name(&self) -> String {
+        paths::unique_name(&self.job, &self.runner, &self.placement)
+    }
+
+    /// Name for what later jobs of the project in this place shall find again.
+    #[must_use]
+    pub fn volume_name(&self) -> String {
+        paths::volume_name(&self.job, &self.runner, &self.placement)
+    }
+
+    pub(crate) fn temp_file(&self, name: &str) -> String {
+        format!("{}/{name}", self.paths.temp)
+    }
+
+    /// Whether the job wants a repository at all.
+    pub(crate) fn has_repository(&self) -> bool {
+        match self.settings.strategy {
+            GitStrategy::Clone | GitStrategy::Fetch => true,
+            GitStrategy::None | GitStrategy::Empty => false,
+        }
+    }
+
+    pub(crate) fn after_script(&self) -> Option<&Step> {
+        self.job.steps.iter().find(|step| step.name == "after_script" && !step.script.is_empty())
+    }
+
+    pub(crate) fn caches_to_save(&self, outcome: Outcome) -> impl Iterator<Item = &CacheEntry> {
+        self.caches.iter().filter(move |cache| cache.is_due(outcome))
+    }
+
+    pub(crate) fn artifact_downloads(&self) -> impl Iterator<Item = &Dependency> {
+        self.job.dependencies.iter().filter(|dependency| !dependency.artifacts_file.filename.is_empty())
+    }
+
+    pub(crate) fn artifacts_to_upload(&self, outcome: Outcome) -> impl Iterator<Item = &Artifact> {
+        self.job
+            .artifacts
+            .iter()
+            .filter(move |artifact| outcome.wants(&artifact.when))
+            .filter(|artifact| !artifact.paths.is_empty() || artifact.untracked)
+    }
+}
+
+// === impl SetupError ===
+
+impl SetupError {
+    /// How the job ends: the reason, the exit code and the text with its causes.
+    #[must_use]
+    pub fn failure(&self) -> JobFailure {
+        let (reason, exit_code) = match self {
+            Self::UnsupportedOptions(_) | Self::RunAndScript | Self::RunAndSteps => {
+                (FailureReason::RunnerSystemFailure, Some(3))
+            }
+            Self::Inputs(_) | Self::ClonePath(_) => (FailureReason::RunnerConfigurationError, None),
+        };
+        let message = match self {
+            Self::Inputs(cause) => format!("{self}: {cause}"),
+            Self::UnsupportedOptions(_) | Self::RunAndScript | Self::RunAndSteps | Self::ClonePath(_) => {
+                self.to_string()
+            }
+        };
+        JobFailure { reason, exit_code, message }
+    }
+}
+
+/// What the payload must not ask for.
+fn check(job: &Job) -> Result<(), SetupError> {
+    let mut unknown = Vec::new();
+    for (owner, image) in
+        std::iter::once(("image", &job.image)).chain(job.services.iter().map(|service| ("services", service)))
+    {
+        let options = &image.executor_opts;
+        unknown.extend(options.unknown.keys().map(|key| format!("{owner}: {key}")));
+        unknown.extend(options.docker.unknown.keys().map(|key| format!("{owner}: docker.{key}")));
+        unknown.extend(options.kubernetes.unknown.keys().map(|key| format!("{owner}: kubernetes.{key}")));
+    }
+    if !unknown.is_empty() {
+        return Err(SetupError::UnsupportedOptions(unknown));
+    }
+    if has_run(job) {
+        if job.steps.iter().any(|step| step.name == "script" && !step.script.is_empty()) {
+            return Err(SetupError::RunAndScript);
+        }
+        if job.variable("STEPS").is_some() {
+            return Err(SetupError::RunAndSteps);
+        }
+    }
+    Ok(())
+}
+
+fn has_run(job: &Job) -> bool {
+    !matches!(job.run.trim(), "" | "null" | "[]")
+}
+
+/// A `run:` job without native steps is a script that hands its steps to the step runner.
+fn native_run(job: &mut Job) {
+    if !has_run(job) {
+        return;
+    }
+    job.variables.push(job_payload::Variable {
+        key: "STEPS".to_owned(),
+        value: job.run.clone(),
+        raw: true,
+        ..job_payload::Variable::default()
+    });
+    job.steps.retain(|step| step.name == "after_script");
+    job.steps.insert(
+        0,
+        Step { name: "script".to_owned(), script: vec!["step-runner ci".to_owned()], ..Step::default() },
+    );
+}

@@ -1,0 +1,118 @@
+//! Shells that job scripts are written for.
+
+pub(crate) mod posix;
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::stage::Stage;
+
+/// A shell that jobs are written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Shell {
+    /// bash; the runner's own stages need no more than `sh`.
+    #[default]
+    Bash,
+    /// Any POSIX shell: dash, busybox, ksh.
+    Sh,
+}
+
+/// A `shell` setting that cannot be served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ShellError {
+    /// Known, but scripts are not generated for it.
+    #[error("shell `{0}` is not supported yet: use `bash` or `sh`")]
+    Unsupported(String),
+    /// No shell at all.
+    #[error("shell `{0}` is not known: use `bash` or `sh`")]
+    Unknown(String),
+}
+
+/// Program that a script is fed to on standard input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interpreter {
+    /// bash.
+    Bash,
+    /// `sh`, whatever it is.
+    Sh,
+}
+
+/// The script of one stage.
+///
+/// It is to be sent to the standard input of [`Interpreter::command`]. The interpreter has read all of it before the first
+/// command runs, and the commands themselves have an empty standard input. It holds secrets: `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Script {
+    /// Stage that it runs.
+    pub stage: Stage,
+    /// What must interpret it.
+    pub interpreter: Interpreter,
+    /// Its text.
+    pub text: String,
+}
+
+// === impl Shell ===
+
+impl Shell {
+    /// Name as in `config.toml`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bash => "bash",
+            Self::Sh => "sh",
+        }
+    }
+}
+
+impl FromStr for Shell {
+    type Err = ShellError;
+
+    fn from_str(name: &str) -> Result<Self, ShellError> {
+        match name {
+            "" | "bash" => Ok(Self::Bash),
+            "sh" => Ok(Self::Sh),
+            "pwsh" | "powershell" | "cmd" => Err(ShellError::Unsupported(name.to_owned())),
+            _ => Err(ShellError::Unknown(name.to_owned())),
+        }
+    }
+}
+
+// === impl Interpreter ===
+
+impl Interpreter {
+    /// Command line that takes a script on standard input.
+    ///
+    /// bash reads a script from a pipe byte by byte, with one system call each, but a sourced pipe in blocks; a standard
+    /// input that cannot be opened again, such as a socket, takes the slow way.
+    #[must_use]
+    pub fn command(self) -> &'static str {
+        match self {
+            Self::Bash => "bash -c 'if [ -p /dev/stdin ]; then . /dev/stdin; else exec bash; fi'",
+            Self::Sh => "sh",
+        }
+    }
+
+    /// Command line that looks for a shell where it is not known which one is there, as in a job's image: bash first, then
+    /// `sh`, in the places and the order of GitLab Runner.
+    #[must_use]
+    pub fn detect() -> &'static [&'static str] {
+        &[
+            "sh",
+            "-c",
+            "for s in /usr/local/bin/bash /usr/bin/bash /bin/bash /usr/local/bin/sh /usr/bin/sh /bin/sh /busybox/sh; do \
+             if [ -x \"$s\" ]; then exec \"$s\"; fi; done; echo shell not found; exit 1",
+        ]
+    }
+}
+
+// === impl Script ===
+
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Script")
+            .field("stage", &self.stage)
+            .field("interpreter", &self.interpreter)
+            .field("bytes", &self.text.len())
+            .finish_non_exhaustive()
+    }
+}

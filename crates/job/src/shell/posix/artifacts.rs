@@ -1,0 +1,75 @@
+//! Downloading and uploading artifacts.
+
+use job_payload::Artifact;
+
+use super::cache::with_helper;
+use super::exports::{Files, enter_project, exports};
+use super::writer::{Writer, command, quote};
+use crate::context::Context;
+use crate::failure::go_duration;
+use crate::stage::Outcome;
+
+/// Downloads the artifacts of earlier jobs.
+pub(super) fn download(writer: &mut Writer, context: &Context) {
+    exports(writer, context, Files::Written);
+    enter_project(writer, context);
+    with_helper(writer, context, "Artifacts downloading is disabled.", |writer| {
+        for dependency in context.artifact_downloads() {
+            writer.notice(&format!("Downloading artifacts for {} ({})...", dependency.name, dependency.id));
+            let id = dependency.id.to_string();
+            let call = command([
+                context.runner.helper.as_str(),
+                "artifacts-downloader",
+                "--url",
+                &context.runner.url,
+                "--id",
+                &id,
+            ]);
+            // In the environment, not in the list of processes.
+            writer.line(format!("CI_JOB_TOKEN={} {call}", quote(dependency.token.expose())));
+        }
+    });
+}
+
+/// Uploads those artifacts that are due.
+pub(super) fn upload(writer: &mut Writer, context: &Context, outcome: Outcome) {
+    exports(writer, context, Files::Written);
+    enter_project(writer, context);
+    with_helper(writer, context, "Uploading artifacts is disabled.", |writer| {
+        for artifact in context.artifacts_to_upload(outcome) {
+            writer.notice("Uploading artifacts...");
+            let call = uploader(context, artifact);
+            writer.line(format!("CI_JOB_TOKEN={} {call}", quote(context.job.token.expose())));
+        }
+    });
+}
+
+fn uploader(context: &Context, artifact: &Artifact) -> String {
+    let id = context.job.id.to_string();
+    let mut words: Vec<String> =
+        [context.runner.helper.as_str(), "artifacts-uploader", "--url", &context.runner.url, "--id", &id]
+            .map(str::to_owned)
+            .to_vec();
+    let mut option = |flag: &str, value: &str| {
+        if !value.is_empty() {
+            words.extend([flag.to_owned(), value.to_owned()]);
+        }
+    };
+    let bound = |bound: Option<std::time::Duration>| bound.map(go_duration).unwrap_or_default();
+    option("--timeout", &bound(context.runner.artifact_upload_timeout));
+    option("--response-header-timeout", &bound(context.runner.artifact_response_header_timeout));
+    for path in &artifact.paths {
+        option("--path", path);
+    }
+    for path in &artifact.exclude {
+        option("--exclude", path);
+    }
+    option("--name", &artifact.name);
+    option("--expire-in", &artifact.expire_in);
+    option("--artifact-format", &artifact.artifact_format);
+    option("--artifact-type", &artifact.artifact_type);
+    if artifact.untracked {
+        words.push("--untracked".to_owned());
+    }
+    command(words.iter().map(String::as_str))
+}

@@ -1,0 +1,242 @@
+//! The state that claims, tasks and the engine share.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use connect_info::ConnectInfo;
+use fleeting::{GroupError, InstanceGroup};
+use taskscaler_core::{ClaimKey, Core, Event, InstanceId, NoCapacity, Report, Slot};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::provider;
+use crate::{Clock, LedgerStore, LostCause, Settings};
+
+/// Credentials that expire sooner than this are fetched anew.
+const EXPIRY_MARGIN: Duration = Duration::from_secs(10);
+
+pub(crate) struct Shared {
+    pub(crate) clock: Clock,
+    pub(crate) group: Arc<dyn InstanceGroup>,
+    /// "Look again": wakes the engine.
+    pub(crate) wake: Notify,
+    /// Counts changes after which a refused reservation may succeed.
+    pub(crate) capacity: watch::Sender<u64>,
+    pub(crate) report: watch::Sender<Option<Arc<Report>>>,
+    pub(crate) stopping: CancellationToken,
+    inner: Mutex<Inner>,
+    connect_infos: Mutex<BTreeMap<InstanceId, Arc<tokio::sync::Mutex<Option<ConnectInfo>>>>>,
+    key_prefix: Arc<str>,
+    connect_timeout: Duration,
+}
+
+pub(crate) struct Inner {
+    pub(crate) core: Core,
+    store: Arc<dyn LedgerStore>,
+    waiting: BTreeMap<ClaimKey, oneshot::Sender<Slot>>,
+    lost: BTreeMap<ClaimKey, watch::Sender<Option<LostCause>>>,
+    keys: KeyMaker,
+}
+
+/// Instances that vanished in this round, to ask the provider for their fate.
+pub(crate) struct LostClaim {
+    pub(crate) key: ClaimKey,
+    pub(crate) slot: Slot,
+    pub(crate) cause: String,
+}
+
+/// Names claims: 8 bytes in hex from a seeded sequence.
+struct KeyMaker {
+    state: u64,
+}
+
+impl Shared {
+    pub(crate) fn new(core: Core, group: Arc<dyn InstanceGroup>, settings: &Settings) -> Self {
+        Self {
+            clock: settings.clock,
+            group,
+            wake: Notify::new(),
+            capacity: watch::Sender::new(0),
+            report: watch::Sender::new(None),
+            stopping: CancellationToken::new(),
+            inner: Mutex::new(Inner {
+                core,
+                store: Arc::clone(&settings.store),
+                waiting: BTreeMap::new(),
+                lost: BTreeMap::new(),
+                keys: KeyMaker { state: settings.seed },
+            }),
+            connect_infos: Mutex::new(BTreeMap::new()),
+            key_prefix: Arc::clone(&settings.key_prefix),
+            connect_timeout: settings.connector.timeout(),
+        }
+    }
+
+    /// A panic while the lock was held would be a bug of the core; its state is still the best there is.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn reserve(&self) -> Result<ClaimKey, NoCapacity> {
+        let now = self.clock.now();
+        let mut inner = self.lock();
+        let key = ClaimKey::from(format!("{}-{:016x}", self.key_prefix, inner.keys.next()));
+        inner.core.reserve(key.clone(), now)?;
+        Ok(key)
+    }
+
+    /// Asks for a slot: at once, or through the receiver.
+    pub(crate) fn acquire(&self, key: &ClaimKey) -> Result<Grant, taskscaler_core::UnknownClaim> {
+        let now = self.clock.now();
+        let mut inner = self.lock();
+        let grant = match inner.core.acquire(key, now)? {
+            taskscaler_core::Acquire::Granted(slot) => {
+                inner.save();
+                Grant::Now(slot)
+            }
+            taskscaler_core::Acquire::Pending => {
+                let (sender, receiver) = oneshot::channel();
+                inner.waiting.insert(key.clone(), sender);
+                Grant::Later(receiver)
+            }
+        };
+        drop(inner);
+        self.wake.notify_one();
+        Ok(grant)
+    }
+
+    /// Registers interest in the loss of an acquired slot.
+    pub(crate) fn watch_loss(&self, key: &ClaimKey) -> watch::Receiver<Option<LostCause>> {
+        let sender = watch::Sender::new(None);
+        let receiver = sender.subscribe();
+        self.lock().lost.insert(key.clone(), sender);
+        receiver
+    }
+
+    pub(crate) fn release(&self, key: &ClaimKey) {
+        let now = self.clock.now();
+        let mut inner = self.lock();
+        inner.waiting.remove(key);
+        inner.lost.remove(key);
+        inner.core.release(key, now);
+        drop(inner);
+        self.capacity_changed();
+        self.wake.notify_one();
+    }
+
+    /// Takes the slot away from a claim, which stays reserved: its instance cannot be used.
+    pub(crate) fn requeue(&self, key: &ClaimKey, id: &InstanceId, why: &str) {
+        let now = self.clock.now();
+        let mut inner = self.lock();
+        inner.lost.remove(key);
+        inner.core.condemn(id, why.to_owned(), now);
+        inner.core.requeue(key, now);
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn suspect(&self, id: &InstanceId, why: &str) {
+        self.lock().core.suspect(id, why.to_owned(), self.clock.now());
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn capacity_changed(&self) {
+        self.capacity.send_modify(|version| *version = version.wrapping_add(1));
+    }
+
+    /// Hands the core's events to those who wait for them; returns the claims that lost their instance.
+    pub(crate) fn deliver(&self, inner: &mut Inner) -> Vec<LostClaim> {
+        inner.save();
+        let mut lost = Vec::new();
+        while let Some(event) = inner.core.poll_event() {
+            match event {
+                Event::Granted { key, slot } => {
+                    let taken = inner.waiting.remove(&key).is_some_and(|sender| sender.send(slot).is_ok());
+                    if !taken {
+                        inner.core.release(&key, self.clock.now());
+                    }
+                }
+                Event::Lost { key, slot, cause } => {
+                    lost.push(LostClaim { key, slot, cause: cause.to_string() });
+                }
+            }
+        }
+        lost
+    }
+
+    /// Tells the job that holds a lost slot, with the instance's fate where the provider knows it.
+    pub(crate) async fn tell_lost(&self, claim: LostClaim) {
+        let id = fleeting::InstanceId::from(claim.slot.instance.as_str());
+        let fate = provider::bounded_fate(&*self.group, &id).await;
+        let why = match fate {
+            Some(fate) => format!("{} ({fate})", claim.cause),
+            None => claim.cause,
+        };
+        if let Some(sender) = self.lock().lost.get(&claim.key) {
+            sender.send_replace(Some(LostCause { instance: claim.slot.instance, why }));
+        }
+    }
+
+    /// The provider's answer for one instance, asked once however many jobs want it.
+    pub(crate) async fn connect_info(&self, id: &InstanceId) -> Result<ConnectInfo, GroupError> {
+        let cell = {
+            let mut infos = self.connect_infos.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(infos.entry(id.clone()).or_default())
+        };
+        let mut cached = cell.lock().await;
+        if let Some(info) = cached.as_ref() {
+            let fresh = info.expires.is_none_or(|end| end > SystemTime::now() + EXPIRY_MARGIN);
+            if fresh {
+                return Ok(info.clone());
+            }
+            tracing::debug!(instance = %id, "refreshing connect info");
+        }
+        let provider_id = fleeting::InstanceId::from(id.as_str());
+        let info = provider::bounded(self.connect_timeout, "fetching connect info", async {
+            self.group.connect_info(&provider_id).await
+        })
+        .await?;
+        *cached = Some(info.clone());
+        Ok(info)
+    }
+
+    /// Forgets instances for which `keep` says no.
+    pub(crate) fn retain_connect_infos(&self, keep: impl Fn(&InstanceId) -> bool) -> Vec<InstanceId> {
+        let mut infos = self.connect_infos.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone: Vec<InstanceId> = infos.keys().filter(|id| !keep(id)).cloned().collect();
+        for id in &gone {
+            infos.remove(id);
+        }
+        gone
+    }
+}
+
+impl Inner {
+    /// Persists what changed, before anybody hears of it.
+    fn save(&mut self) {
+        if !self.core.ledger_changed() {
+            return;
+        }
+        if let Err(error) = self.store.save(self.core.take_ledger_changes()) {
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            tracing::error!(%error, %cause, "failed to keep the scaler's ledger");
+        }
+    }
+}
+
+pub(crate) enum Grant {
+    Now(Slot),
+    Later(oneshot::Receiver<Slot>),
+}
+
+impl KeyMaker {
+    /// SplitMix64: every state gives another value, so names repeat only after 2^64 claims.
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}

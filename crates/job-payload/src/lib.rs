@@ -2,8 +2,8 @@
 //! member can lose a job.
 //!
 //! A job whose payload does not decode is gone for the runner and stuck on the server, so decoding is lenient: `null` and
-//! missing members mean the default, unknown members are ignored, a member of an unexpected shape falls back to its
-//! default and is named in [`Job::oddities`].
+//! missing members mean the default, unknown members are ignored, names are matched without regard to case, and a member or
+//! list element of an unexpected shape is replaced by its default or dropped alone, and named in [`Job::oddities`].
 //!
 //! ```
 //! let job = drover_job_payload::Job::from_json(br#"{"id": 7, "token": "t", "variables": null, "steps": [
@@ -13,6 +13,7 @@
 //! ```
 
 mod decode;
+mod lenient;
 mod model;
 
 pub use decode::{PayloadError, dig_credentials};

@@ -1,6 +1,7 @@
 //! What an instance group is: a set of machines in some cloud that can be listed, grown and shrunk.
 //!
-//! The contract is the trait [`InstanceGroup`]; every provider must pass the conformance suite.
+//! The contract is the trait [`InstanceGroup`]; every provider must pass the suite in
+//! [`conformance`].
 //!
 //! ```
 //! use drover_fleeting::{GroupError, InstanceGroup};
@@ -12,6 +13,8 @@
 //! ```
 //!
 //! The crate does not decide anything (see `drover-taskscaler-core`) and names no cloud.
+
+pub mod conformance;
 
 mod error;
 mod group;

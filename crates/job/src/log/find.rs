@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind, Span, packed};
 
 /// Result of one search.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,12 +21,19 @@ pub(super) trait Find {
 
 /// Finds the leftmost, and of these the longest, of many byte strings.
 pub(super) struct Needles {
-    /// Absent if the needles are beyond what an automaton can hold: then every byte is a hit, so that nothing leaks.
-    automaton: Option<AhoCorasick>,
+    search: Search,
     /// Sorted and distinct, for looking up what a text may become.
     sorted: Box<[Box<[u8]>]>,
     first_byte: [bool; 256],
     longest: usize,
+}
+
+enum Search {
+    /// Vector instructions; for the few needles of nearly every job.
+    Packed(packed::Searcher),
+    Automaton(AhoCorasick),
+    /// The needles are beyond what an automaton can hold: every byte is a hit, so that nothing leaks.
+    Everything,
 }
 
 /// Finds `?name=` and `&name=` for the names that carry credentials, in any case.
@@ -58,15 +65,7 @@ impl Needles {
         for needle in &sorted {
             first_byte[usize::from(needle[0])] = true;
         }
-        let bytes: usize = sorted.iter().map(|needle| needle.len()).sum();
-        let kind = if bytes <= DFA_BYTES { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
-        let automaton = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .kind(Some(kind))
-            .build(&sorted)
-            .or_else(|_| AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&sorted))
-            .ok();
-        Some(Self { automaton, sorted: sorted.into(), first_byte, longest })
+        Some(Self { search: Search::new(&sorted), sorted: sorted.into(), first_byte, longest })
     }
 
     /// Start of the longest end of the text, at or after `from`, that is a needle's beginning but not yet the needle.
@@ -88,11 +87,7 @@ impl Needles {
 
 impl Find for Needles {
     fn next(&self, text: &[u8], from: usize, last: bool) -> Next {
-        let Some(automaton) = &self.automaton else {
-            return if from < text.len() { Next::Hit(from..text.len()) } else { Next::Wait(from) };
-        };
-        let hit = automaton.find(Input::new(text).range(from..)).map(|found| found.range());
-        match hit {
+        match self.search.find(text, from) {
             // No needle that begins at or before this hit reaches beyond the text.
             Some(hit) if last || hit.start + self.longest <= text.len() => Next::Hit(hit),
             Some(hit) => match self.waiting(text, from) {
@@ -105,12 +100,47 @@ impl Find for Needles {
     }
 }
 
+// === impl Search ===
+
+impl Search {
+    fn new(needles: &[Box<[u8]>]) -> Self {
+        let packed = packed::Config::new()
+            .match_kind(packed::MatchKind::LeftmostLongest)
+            .builder()
+            .extend(needles)
+            .build();
+        if let Some(searcher) = packed {
+            return Self::Packed(searcher);
+        }
+        let bytes: usize = needles.iter().map(|needle| needle.len()).sum();
+        let kind = if bytes <= DFA_BYTES { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
+        let builder = || AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).clone();
+        builder()
+            .kind(Some(kind))
+            .build(needles)
+            .or_else(|_| builder().build(needles))
+            .map_or(Self::Everything, Self::Automaton)
+    }
+
+    fn find(&self, text: &[u8], from: usize) -> Option<Range<usize>> {
+        let found = match self {
+            Self::Packed(searcher) => searcher.find_in(text, Span { start: from, end: text.len() }),
+            Self::Automaton(automaton) => automaton.find(Input::new(text).range(from..)),
+            Self::Everything => return (from < text.len()).then_some(from..text.len()),
+        };
+        found.map(|found| found.range())
+    }
+}
+
 // === impl UrlParameters ===
 
 impl Find for UrlParameters {
     fn next(&self, text: &[u8], from: usize, last: bool) -> Next {
         for at in memchr::memchr2_iter(b'?', b'&', &text[from..]).map(|at| from + at) {
             let rest = &text[at + 1..];
+            if !matches!(rest.first(), None | Some(b'p' | b'P' | b'a' | b'A' | b'r' | b'R' | b'x' | b'X')) {
+                continue;
+            }
             for name in PARAMETERS {
                 if rest.len() <= name.len() {
                     if !last && name[..rest.len()].eq_ignore_ascii_case(rest) {

@@ -24,9 +24,17 @@ const CHUNK: usize = 32 * 1024;
 fn main() {
     let text = text();
     println!("{} lines of 100 bytes, {} MiB in writes of {} KiB", TOTAL / 100, TOTAL / MIB, CHUNK / 1024);
+    let nothing = || MaskRules { token_prefixes: Vec::new(), url_parameters: false, ..MaskRules::default() };
+    for (name, rules) in [
+        ("mask URL parameters", MaskRules { url_parameters: true, ..nothing() }),
+        ("mask tokens", MaskRules { url_parameters: false, ..MaskRules::default() }),
+        ("mask 4 phrases", MaskRules { phrases: rules(4).phrases, ..nothing() }),
+    ] {
+        measure(name, |out| run_masker(Masker::new(&rules), &text, out));
+    }
     for phrases in [0, 4, 30, 300] {
         let masks = CompiledMasks::new(&rules(phrases));
-        measure(&format!("mask ({phrases} phrases)"), |out| run_masker(masks.masker(), &text, out));
+        measure(&format!("mask all, {phrases} phrases"), |out| run_masker(masks.masker(), &text, out));
     }
     measure("repair UTF-8", |out| {
         let mut stage = Utf8Repair::default();

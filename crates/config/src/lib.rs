@@ -34,17 +34,19 @@
 //! assert!(loaded.diagnostics.iter().any(|found| found.rule == "unknown-key"));
 //! ```
 //!
-//! The crate reads no clock and does no network traffic; it touches files only in [`load`], [`check_files`] and
+//! The crate reads no clock and does no network traffic; it touches files only in [`load`], [`Loaded::check_files`] and
 //! [`ConfigFile`], the editor that keeps comments and formatting.
 
 mod capability;
 mod check;
 mod diagnostic;
 mod diff;
-mod duration;
+mod edit;
 mod load;
 mod model;
+mod path;
 mod read;
+mod reference;
 mod schema;
 mod source;
 mod values;
@@ -52,16 +54,19 @@ mod values;
 pub use capability::{Capabilities, ExecutorName, PluginReference, Verdict};
 pub use diagnostic::{Diagnostic, Excerpt, Report, Severity};
 pub use diff::{Change, Diff, RunnerChange};
+pub use edit::{ConfigFile, EditError};
 pub use load::{Invalid, LoadError, Loaded, load, parse};
 pub use model::{
     Artifact, Autoscaler, AzureCache, BootVerify, Cache, CacheType, Config, Connector, ConnectorOs,
     ConnectorProtocol, CustomBuildDir, Docker, Experimental, GcsCache, Instance, Isolation,
     JobQueuingDuration, LogFormat, LogLevel, Machine, MachineAutoscaling, MachineDefaults, MetricsReferee,
-    Monitoring, Policy, PullPolicy, Referees, Runner, RunnerExperimental, S3AuthType, S3Cache, S3Encryption,
-    ScaleRate, ScaleThrottle, Service, SessionServer, Shell, ShutdownDrain, Ssh, StateStorage, UsageLogger,
-    VmIsolation, short_token,
+    Monitoring, Policy, PolicyError, PullPolicy, Referees, Runner, RunnerExperimental, S3AuthType, S3Cache,
+    S3Encryption, ScaleRate, ScaleThrottle, Service, SessionServer, Shell, ShutdownDrain, Ssh, StateStorage,
+    UsageLogger, VmIsolation, short_token,
 };
+pub use path::{default_path, resolve_path};
 pub use read::ListValue;
+pub use reference::reference;
 pub use schema::{Key, Kind, Reload, Table};
 pub use secrecy::{ExposeSecret, SecretString};
 pub use values::{Assignments, ByteSize, Expanded, ExpandedSecret, NanoCpus, PullPolicies, RawTable};

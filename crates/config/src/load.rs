@@ -13,12 +13,15 @@ use crate::read::{KeyPath, Places, Reader, Section, place};
 use crate::source::Source;
 
 /// A file that can be used, with what is to be said about it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Loaded {
     /// The typed file.
     pub config: Config,
     /// Warnings, and errors that concern one runner entry each; in the order of the file.
     pub diagnostics: Vec<Diagnostic>,
+    /// The text, for the places of later findings. Holds secrets.
+    text: String,
+    places: Places,
 }
 
 /// A file that cannot be used.
@@ -73,7 +76,7 @@ pub fn parse(
     if unreadable || diagnostics.iter().any(|found| found.is_error() && found.runner.is_none()) {
         return Err(Invalid { file: file.to_owned(), diagnostics });
     }
-    Ok(Loaded { config, diagnostics })
+    Ok(Loaded { config, diagnostics, text: text.to_owned(), places })
 }
 
 /// Reads a file with the environment of the process.
@@ -84,7 +87,9 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     let text =
         std::fs::read_to_string(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
     let file = path.display().to_string();
-    Ok(parse(&text, &file, &|name| std::env::var(name).ok())?)
+    let mut loaded = parse(&text, &file, &|name| std::env::var(name).ok())?;
+    loaded.diagnostics.extend(check::check_own(path));
+    Ok(loaded)
 }
 
 // === impl Loaded ===
@@ -108,10 +113,28 @@ impl Loaded {
             .collect()
     }
 
+    /// Looks at every file that the configuration names, relative paths being taken from `base`, and adds to the
+    /// diagnostics what is missing or readable by others. Reads the file system.
+    pub fn check_files(&mut self, base: &Path) {
+        let source = Source::new(&self.text);
+        let found = located(check::check_files(&self.config, base), &source, &self.places);
+        self.diagnostics.extend(found);
+        self.diagnostics.sort_by_key(|diagnostic| (diagnostic.line.unwrap_or(0), diagnostic.severity));
+    }
+
     /// Whether anything is to be said at this severity or worse.
     #[must_use]
     pub fn has(&self, severity: Severity) -> bool {
         self.diagnostics.iter().any(|found| found.severity <= severity)
+    }
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded")
+            .field("config", &self.config)
+            .field("diagnostics", &self.diagnostics)
+            .finish_non_exhaustive()
     }
 }
 

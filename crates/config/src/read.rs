@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use secrecy::{ExposeSecret, SecretString};
+use taskscaler_core::go_duration::{self, DurationProblem};
 use toml::de::{DeFloat, DeInteger, DeTable, DeValue};
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::diff::Change;
-use crate::duration;
 use crate::schema::{Kind, Reload, Table};
 use crate::source::Source;
 
@@ -482,20 +482,20 @@ impl Value for Duration {
             }
             _ => {
                 let text = reader.text(value, at, &Self::KIND)?;
-                match duration::parse(text) {
-                    Ok(duration) => Some(duration),
-                    Err(error) => {
-                        let hint = error.hint();
-                        reader.wrong(
-                            value,
-                            at,
-                            &Self::KIND,
-                            &format!("found \"{text}\": {error}"),
-                            Some(hint),
-                        );
-                        None
-                    }
+                let parsed = go_duration::parse(text);
+                if let Err(error) = &parsed {
+                    let why = format!("found \"{text}\": {}", error.problem);
+                    let hint = match &error.problem {
+                        DurationProblem::Negative => Some("remove the key for its default"),
+                        DurationProblem::Empty
+                        | DurationProblem::MissingUnit { .. }
+                        | DurationProblem::UnknownUnit { .. }
+                        | DurationProblem::ExpectedNumber { .. }
+                        | DurationProblem::TooLong => None,
+                    };
+                    reader.wrong(value, at, &Self::KIND, &why, hint);
                 }
+                parsed.ok()
             }
         }
     }
@@ -508,8 +508,14 @@ impl Value for Duration {
 impl Value for DateTime<Utc> {
     const KIND: Kind = Kind::Timestamp;
 
+    /// Go writes an unset time as the first second of year 1.
     fn is_blank(value: &Node<'_>) -> bool {
-        value.get_ref().as_str() == Some("")
+        match value.get_ref().as_datetime() {
+            Some(time) => time.date.is_some_and(|date| date.year <= 1),
+            None => {
+                value.get_ref().as_str().is_some_and(|text| text.is_empty() || text.starts_with("0001-01-01"))
+            }
+        }
     }
 
     fn read(value: &Node<'_>, at: &KeyPath, reader: &mut Reader<'_>) -> Option<Self> {

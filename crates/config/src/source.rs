@@ -116,7 +116,7 @@ fn redact_assignments(text: &str) -> String {
 }
 
 /// Whether the name of a key, option or variable says that its value is a secret.
-pub(crate) fn is_secret_name(name: &str) -> bool {
+fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace('_', "-");
     SECRET_WORDS.iter().any(|word| name.contains(word))
         && !name.contains("token-obtained")

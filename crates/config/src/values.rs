@@ -10,7 +10,6 @@ use crate::diff::Change;
 use crate::model::PullPolicy;
 use crate::read::{Field, KeyPath, Node, Reader, Value, found, owned};
 use crate::schema::{Kind, Reload};
-use crate::source::is_secret_name;
 
 /// Texts of the form `NAME=VALUE`. Printing shows the names only, because values are often secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -402,12 +401,6 @@ impl Field for PullPolicies {
             changes.push(Change::new(at, reload));
         }
     }
-}
-
-/// Whether a driver option such as `amazonec2-secret-key=...` carries a secret.
-#[must_use]
-pub fn is_secret_option(option: &str) -> bool {
-    is_secret_name(option.split('=').next().unwrap_or(option))
 }
 
 #[cfg(test)]

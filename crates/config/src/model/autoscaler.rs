@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use connect_info::{ConnectorSettings, Os, Protocol};
 use secrecy::SecretString;
+use taskscaler_core::{Period, PeriodError, ScaleFactor, ScaleFactorError, Zone, ZoneError};
 
 use super::global::{count, positive};
 use crate::capability::PluginReference;
@@ -212,6 +213,20 @@ pub enum ScaleRate {
     },
 }
 
+/// Why an entry of `policy` cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// One of its periods.
+    #[error(transparent)]
+    Period(#[from] PeriodError),
+    /// Its time zone.
+    #[error(transparent)]
+    Zone(#[from] ZoneError),
+    /// Its scale factor.
+    #[error(transparent)]
+    ScaleFactor(#[from] ScaleFactorError),
+}
+
 // === impl Autoscaler ===
 
 impl Autoscaler {
@@ -311,6 +326,14 @@ impl Autoscaler {
         self.connector_config.clone().unwrap_or_default()
     }
 
+    /// The policies as the scaler takes them. `local` is the zone of the host, for entries that name none.
+    ///
+    /// # Errors
+    /// [`PolicyError`]; never for a runner entry that was found runnable.
+    pub fn policies(&self, local: Zone) -> Result<Vec<taskscaler_core::Policy>, PolicyError> {
+        self.policy.iter().map(|policy| policy.resolve(local)).collect()
+    }
+
     /// Buckets of the histograms for creation, running, deletion and readiness, each falling back to the common ones.
     #[must_use]
     pub fn operation_buckets(&self) -> [&[f64]; 4] {
@@ -369,6 +392,28 @@ impl Policy {
         } else {
             self.periods.iter().map(String::as_str).collect()
         }
+    }
+
+    /// The entry as the scaler takes it. `local` is the zone of the host, for an entry that names none.
+    ///
+    /// # Errors
+    /// [`PolicyError`]; never for an entry of a runner that was found runnable.
+    pub fn resolve(&self, local: Zone) -> Result<taskscaler_core::Policy, PolicyError> {
+        let periods =
+            self.periods().iter().map(|period| period.parse::<Period>()).collect::<Result<_, _>>()?;
+        let zone = match self.timezone.as_deref() {
+            None | Some("Local") => local,
+            Some(name) => name.parse()?,
+        };
+        Ok(taskscaler_core::Policy {
+            periods,
+            zone,
+            idle_count: self.idle_count(),
+            idle_time: self.idle_time(),
+            scale_factor: ScaleFactor::try_from(self.scale_factor())?,
+            scale_factor_limit: self.scale_factor_limit().unwrap_or(0),
+            preemptive_mode: self.preemptive_mode,
+        })
     }
 
     /// Idle capacity to keep, in jobs.

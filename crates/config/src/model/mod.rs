@@ -8,8 +8,8 @@ mod machine;
 mod runner;
 
 pub use autoscaler::{
-    Autoscaler, Connector, ConnectorOs, ConnectorProtocol, Instance, Policy, ScaleRate, ScaleThrottle,
-    StateStorage, VmIsolation,
+    Autoscaler, Connector, ConnectorOs, ConnectorProtocol, Instance, Policy, PolicyError, ScaleRate,
+    ScaleThrottle, StateStorage, VmIsolation,
 };
 pub use cache::{AzureCache, Cache, CacheType, GcsCache, S3AuthType, S3Cache, S3Encryption};
 pub use docker::{Docker, Isolation, PullPolicy, Service};

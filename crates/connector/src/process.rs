@@ -156,6 +156,13 @@ impl Process {
         }))
     }
 
+    /// False once the channel is closed: the command has ended, the connection is lost, or its output was given up. Output may
+    /// still be there to read.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.lane.inbox.is_closed()
+    }
+
     /// Waits for the command to end; to be called after [`next`](Self::next) gave `None`. Output that was not read is dropped.
     ///
     /// # Errors
@@ -175,7 +182,7 @@ impl Process {
     ///
     /// # Errors
     /// [`ConnectionError::Lost`].
-    pub async fn signal(&self, name: &str) -> Result<(), ConnectionError> {
+    pub async fn signal(&mut self, name: &str) -> Result<(), ConnectionError> {
         let name = name.strip_prefix("SIG").unwrap_or(name).to_owned();
         // Before and after: the event loop may be waiting for the reader of this very process.
         self.lane.table.urge();

@@ -1,1 +1,25 @@
-//! Where jobs run: the Executor trait, the instance executor, and the stages of a job.
+//! Where jobs run: the [`Executor`] trait, the `instance` executor, and [`run_job`], which takes one job from its receipt
+//! to its final state.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use drover_executors::{Executor, JobReport, JobRun, run_job};
+//!
+//! async fn one(run: JobRun) {
+//!     let JobReport { job, result, .. } = run_job(run).await;
+//!     println!("job {job}: {}", result.map_or("withdrawn".to_owned(), |result| result.log_line()));
+//! }
+//! ```
+//!
+//! An executor claims room before GitLab is asked ([`Executor::reserve`]), opens an [`Environment`] for the job that came
+//! ([`Executor::prepare`]), and runs the job's stages there by handles that can be written down.
+
+mod environment;
+mod executor;
+mod instance;
+mod run;
+
+pub use environment::{Environment, EnvironmentError, StageEvent, StageHandle, StageOutput, Stop};
+pub use executor::{Executor, NoRoom, PrepareError, PrepareRequest, Reservation};
+pub use instance::{InstanceExecutor, InstanceParts, InstanceStartError, SettingsError};
+pub use run::{Interrupt, JobReport, JobRun, JobWatcher, Unwatched, run_job};

@@ -1,0 +1,94 @@
+//! Where the stages of one job run.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// The place of one job: an instance's slot, a set of containers.
+///
+/// A stage is started, then awaited, by a handle that can be written down: a later implementation can find the stage again
+/// over another connection, or after a restart of the manager, without a change to its callers.
+#[async_trait]
+pub trait Environment: Send + Sync {
+    /// Where this is, for log lines: ``instance `i-1` ``.
+    fn place(&self) -> &str;
+
+    /// Starts a stage: `command` is run with `script` on its standard input.
+    ///
+    /// # Errors
+    /// [`EnvironmentError`]: nothing runs.
+    async fn start(&self, stage: &str, command: &str, script: Bytes)
+    -> Result<StageHandle, EnvironmentError>;
+
+    /// Reads what a stage says, from this many bytes of its output on.
+    ///
+    /// # Errors
+    /// [`EnvironmentError::NotResumable`] where output that was read once cannot be read again.
+    async fn attach(
+        &self,
+        handle: &StageHandle,
+        from_offset: u64,
+    ) -> Result<Box<dyn StageOutput>, EnvironmentError>;
+
+    /// Completes when the place is lost, with the reason for people.
+    async fn lost(&self) -> String;
+
+    /// Gives the place back. `healthy` is false if the place itself failed, so that no other job meets it.
+    async fn close(self: Box<Self>, healthy: bool);
+}
+
+/// The output of one running stage.
+#[async_trait]
+pub trait StageOutput: Send {
+    /// The next piece. What is not read is not sent either: the stage waits.
+    ///
+    /// # Errors
+    /// [`EnvironmentError`]: the stage's fate is unknown.
+    async fn next(&mut self) -> Result<StageEvent, EnvironmentError>;
+
+    /// Asks the stage to end (`TERM`), or makes it end.
+    async fn stop(&mut self, how: Stop);
+}
+
+/// Names a stage that was started. Can be stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageHandle {
+    /// Stage name, for example `step_script`.
+    pub stage: String,
+    /// The environment's own name for it.
+    pub id: String,
+}
+
+/// A piece of a stage's output, or its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StageEvent {
+    /// Standard output.
+    Stdout(Bytes),
+    /// Standard error.
+    Stderr(Bytes),
+    /// The stage ended with this status; 128 + n after signal n.
+    Exited(i32),
+}
+
+/// How a stage is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// A signal that it can handle.
+    Terminate,
+    /// At once.
+    Kill,
+}
+
+/// Why a stage cannot be started or followed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EnvironmentError {
+    /// The connection to the place is gone.
+    #[error("{0}")]
+    Lost(String),
+    /// The place refuses to run the stage.
+    #[error("{0}")]
+    Refused(String),
+    /// Output that was read once cannot be read again here.
+    #[error("the output of this stage cannot be read again from byte {0}")]
+    NotResumable(u64),
+}

@@ -1,0 +1,306 @@
+//! The `instance` executor: jobs run directly on instances that are scaled for them.
+
+mod environment;
+mod machines;
+mod settings;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use config::Runner;
+use connector::{Client, DialOptions};
+use fleeting::InstanceGroup;
+use gitlab_api::Features;
+use job::Shell;
+use job::log::LineKind;
+use taskscaler::{Acquisition, InstanceLine, Report, Settings, StartError, Taskscaler};
+use taskscaler_core::Zone;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use trace::JobLog;
+
+use crate::environment::Environment;
+use crate::executor::{Executor, NoRoom, PrepareError, PrepareRequest, Reservation};
+use environment::InstanceEnvironment;
+use machines::Machines;
+
+pub use settings::SettingsError;
+
+/// How long a job that waits is told nothing new.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
+/// Instances that one job may try before it gives up.
+const INSTANCES_TRIED: u32 = 3;
+
+/// Runs jobs on the instances of one group.
+pub struct InstanceExecutor {
+    scaler: Taskscaler,
+    machines: Arc<Machines>,
+    acquire_timeout: Duration,
+    use_external_addr: bool,
+    log_internal_ip: bool,
+    log_external_ip: bool,
+    delete_at_shutdown: bool,
+    local: Zone,
+    runner: Mutex<Arc<str>>,
+}
+
+/// What an executor is made of besides its runner entry.
+pub struct InstanceParts {
+    /// The group, not yet initialised.
+    pub group: Arc<dyn InstanceGroup>,
+    /// Folder that relative paths of the entry start from.
+    pub base: PathBuf,
+    /// Zone of the host, for policies that name none.
+    pub local: Zone,
+    /// Jobs are given to instances only after a connectivity test (`FF_USE_FLEETING_ACQUIRE_HEARTBEATS`).
+    pub heartbeats: bool,
+}
+
+/// Why an executor did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum InstanceStartError {
+    /// The entry.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The group.
+    #[error("initializing taskscaler")]
+    Scaler(#[source] StartError),
+    /// The shell.
+    #[error("{0}")]
+    Shell(String),
+}
+
+#[derive(Debug)]
+struct Seat(taskscaler::Reservation);
+
+impl Reservation for Seat {
+    fn into_any(self: Box<Self>) -> Box<dyn std::any::Any + Send> {
+        self
+    }
+}
+
+// === impl InstanceExecutor ===
+
+impl InstanceExecutor {
+    /// Starts to scale the entry's group.
+    ///
+    /// # Errors
+    /// [`InstanceStartError`]; the entry takes no jobs then.
+    pub async fn start(runner: &Runner, parts: InstanceParts) -> Result<Self, InstanceStartError> {
+        let autoscaler = runner.autoscaler.as_ref().ok_or(SettingsError::NoAutoscaler)?;
+        settings::unsupported(runner, autoscaler)?;
+        runner
+            .shell()
+            .as_str()
+            .parse::<Shell>()
+            .map_err(|error| InstanceStartError::Shell(error.to_string()))?;
+        let connector = autoscaler.connector_config();
+        let key =
+            connector.key_path.as_ref().map(|path| settings::key(&parts.base.join(path))).transpose()?;
+        let connector = connector.settings(key);
+        let options =
+            DialOptions { use_external_addr: connector.use_external_addr, ..DialOptions::default() };
+        let ready_command = autoscaler.instance_ready_command.clone().unwrap_or_default();
+        let machines = Arc::new(Machines::new(options, ready_command, parts.heartbeats));
+        let use_external_addr = connector.use_external_addr;
+        let settings = Settings {
+            runner: runner.label().into(),
+            key_prefix: runner.short_token().into(),
+            core: settings::core(autoscaler, parts.local)?,
+            connector,
+            update_interval: autoscaler.update_interval(),
+            update_interval_when_expecting: autoscaler.update_interval_when_expecting(),
+            shutdown_deletion_interval: autoscaler.shutdown_deletion_interval(),
+            shutdown_deletion_retries: autoscaler.shutdown_deletion_retries(),
+            ready: Arc::clone(&machines) as Arc<dyn taskscaler::ReadyUp>,
+            ..Settings::default()
+        };
+        let scaler = Taskscaler::start(settings, parts.group).await.map_err(InstanceStartError::Scaler)?;
+        Ok(Self {
+            scaler,
+            machines,
+            acquire_timeout: autoscaler.instance_acquire_timeout(),
+            use_external_addr,
+            log_internal_ip: autoscaler.log_internal_ip,
+            log_external_ip: autoscaler.log_external_ip,
+            delete_at_shutdown: autoscaler.delete_instances_on_shutdown,
+            local: parts.local,
+            runner: Mutex::new(runner.label().into()),
+        })
+    }
+
+    /// The scaler, for embedders that look at it.
+    #[must_use]
+    pub fn scaler(&self) -> &Taskscaler {
+        &self.scaler
+    }
+
+    /// A connection to the instance of a slot: the kept one, or a new one with progress in the job's log.
+    async fn connect(&self, acquisition: &Acquisition, log: &JobLog) -> Result<Client, String> {
+        let id = acquisition.instance().as_str();
+        if let Some(client) = self.machines.open(id) {
+            return Ok(client);
+        }
+        let info = acquisition
+            .connect_info()
+            .await
+            .map_err(|error| format!("getting instance connect info: {error}"))?;
+        let mut said = Instant::now();
+        let mut on_retry = |attempt: connector::Attempt<'_>| {
+            if said.elapsed() >= PROGRESS_INTERVAL {
+                said = Instant::now();
+                log.line(
+                    LineKind::Plain,
+                    format_args!(
+                        "Still dialing instance {id} at {}:{} (attempt {}): {}",
+                        attempt.target.host, attempt.target.port, attempt.number, attempt.error
+                    ),
+                );
+            }
+        };
+        tokio::select! {
+            dialled = self.machines.dial(&info, &mut on_retry) => {
+                dialled.map_err(|error| format!("creating instance environment: {error}"))
+            }
+            cause = acquisition.lost() => Err(cause.to_string()),
+        }
+    }
+
+    async fn say_dialing(&self, acquisition: &Acquisition, log: &JobLog) {
+        let mut line = format!("Dialing instance {}", acquisition.instance());
+        if self.log_internal_ip || self.log_external_ip {
+            if let Ok(info) = acquisition.connect_info().await {
+                if let Some(address) = info.internal_addr.filter(|_| self.log_internal_ip) {
+                    line.push_str(&format!(", internal ip: {address}"));
+                }
+                if let Some(address) = info.external_addr.filter(|_| self.log_external_ip) {
+                    line.push_str(&format!(", external ip: {address}"));
+                }
+            }
+        }
+        line.push_str("...");
+        log.line(LineKind::Plain, line);
+        tracing::info!(
+            instance = %acquisition.instance(),
+            slot = acquisition.slot(),
+            key = acquisition.key(),
+            use_external_address = self.use_external_addr,
+            "dialing instance"
+        );
+    }
+
+    /// Waits for a slot; says now and then what for.
+    async fn acquire(
+        &self,
+        reservation: taskscaler::Reservation,
+        timeout: Duration,
+        log: &JobLog,
+    ) -> Result<Acquisition, PrepareError> {
+        let acquiring = self.scaler.acquire(reservation, timeout);
+        tokio::pin!(acquiring);
+        let mut ticks = tokio::time::interval_at(Instant::now() + PROGRESS_INTERVAL, PROGRESS_INTERVAL);
+        loop {
+            tokio::select! {
+                acquired = &mut acquiring => {
+                    return acquired.map_err(|error| PrepareError::System(error.to_string()));
+                }
+                _ = ticks.tick() => {
+                    let why = self.scaler.report().borrow().as_ref().map(|report| report.to_string().replace('\n', "; "));
+                    log.line(LineKind::Plain, format_args!("Waiting for an instance: {}", why.unwrap_or_default()));
+                }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Executor for InstanceExecutor {
+    fn kind(&self) -> &'static str {
+        "instance"
+    }
+
+    fn features(&self) -> Features {
+        // No secrets provider is built in, so GitLab must not send jobs that need one.
+        Features { vault_secrets: false, ..Features::INSTANCE }
+    }
+
+    fn reserve(&self) -> Result<Box<dyn Reservation>, NoRoom> {
+        match self.scaler.reserve() {
+            Ok(reservation) => Ok(Box::new(Seat(reservation))),
+            Err(why) => Err(NoRoom(why.to_string())),
+        }
+    }
+
+    fn capacity(&self) -> watch::Receiver<u64> {
+        self.scaler.capacity()
+    }
+
+    async fn prepare(
+        &self,
+        reservation: Box<dyn Reservation>,
+        request: &PrepareRequest,
+        log: &JobLog,
+    ) -> Result<Box<dyn Environment>, PrepareError> {
+        let end = Instant::now() + request.timeout.min(self.acquire_timeout);
+        let Ok(seat) = reservation.into_any().downcast::<Seat>() else {
+            return Err(PrepareError::System("the reservation is of another executor".to_owned()));
+        };
+        let mut reservation = seat.0;
+        log.line(LineKind::Plain, "Preparing instance...");
+        let mut tried = 1;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let acquisition = self.acquire(reservation, left, log).await?;
+            self.say_dialing(&acquisition, log).await;
+            match self.connect(&acquisition, log).await {
+                Ok(client) => {
+                    log.line(LineKind::Plain, format_args!("Instance {} connected", acquisition.instance()));
+                    let machines = Arc::clone(&self.machines);
+                    return Ok(Box::new(InstanceEnvironment::new(acquisition, client, machines)));
+                }
+                Err(why) if tried >= INSTANCES_TRIED || Instant::now() >= end => {
+                    acquisition.report_unhealthy(&why);
+                    return Err(PrepareError::System(why));
+                }
+                Err(why) => {
+                    tried += 1;
+                    tracing::warn!(job = request.job, instance = %acquisition.instance(), %why, "the instance cannot be used; another one is taken");
+                    log.line(
+                        LineKind::Warning,
+                        format_args!(
+                            "Preparation failed: {why}. Instance {} is given up; another one is taken.",
+                            acquisition.instance()
+                        ),
+                    );
+                    reservation = acquisition.exchange(&why);
+                }
+            }
+        }
+    }
+
+    fn report(&self) -> Option<watch::Receiver<Option<Arc<Report>>>> {
+        Some(self.scaler.report())
+    }
+
+    fn instances(&self) -> Vec<InstanceLine> {
+        self.scaler.instances()
+    }
+
+    fn configure(&self, runner: &Runner) {
+        let Some(autoscaler) = runner.autoscaler.as_ref() else { return };
+        match settings::core(autoscaler, self.local) {
+            Ok(core) => self.scaler.configure(core),
+            Err(error) => {
+                tracing::warn!(runner = runner.label(), %error, "the changed policies are not in force");
+            }
+        }
+        *self.runner.lock().unwrap_or_else(PoisonError::into_inner) = runner.label().into();
+    }
+
+    async fn shutdown(&self) -> Vec<String> {
+        let leftover = self.scaler.shutdown(self.delete_at_shutdown).await;
+        leftover.instances.iter().map(|id| format!("instance {id} was not deleted")).collect()
+    }
+}

@@ -1,0 +1,96 @@
+//! From a runner entry to the settings of its scaler.
+
+use std::path::{Path, PathBuf};
+
+use config::{Autoscaler, Runner, ScaleRate, SecretString};
+use taskscaler_core::{Config, Policy, ScaleThrottle, Zone};
+
+/// Largest private key file; anything bigger is not a key.
+const KEY_FILE_LIMIT: u64 = 64 * 1024;
+
+/// Why an entry cannot be turned into a scaler.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// There is no `[runners.autoscaler]`.
+    #[error("executor requires autoscaler config: add [runners.autoscaler]")]
+    NoAutoscaler,
+    /// A policy does not make sense.
+    #[error("bad policy: {0}")]
+    Policy(String),
+    /// The key file cannot be used.
+    #[error("cannot use the key file `{}`: {why}", path.display())]
+    Key {
+        /// Which file.
+        path: PathBuf,
+        /// Why not, and what to do.
+        why: String,
+    },
+    /// A setting that this build does not have.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+/// The core's settings.
+pub(crate) fn core(autoscaler: &Autoscaler, local: Zone) -> Result<Config, SettingsError> {
+    let policies: Vec<Policy> =
+        autoscaler.policies(local).map_err(|error| SettingsError::Policy(error.to_string()))?;
+    let scale_throttle = match autoscaler.scale_rate() {
+        ScaleRate::Unlimited => ScaleThrottle { limit: -1, burst: 0 },
+        ScaleRate::Limited { per_second, burst } => ScaleThrottle { limit: i64::from(per_second), burst },
+    };
+    let storage = autoscaler.state_storage.as_ref();
+    Ok(Config {
+        capacity_per_instance: autoscaler.capacity_per_instance(),
+        max_use_count: autoscaler.max_use_count().unwrap_or(0),
+        max_instances: autoscaler.max_instances().unwrap_or(0),
+        policies,
+        scale_throttle,
+        reservation_throttling: autoscaler.reservation_throttling(),
+        failure_threshold: autoscaler.failure_threshold(),
+        deletion_retry_interval: autoscaler.deletion_retry_interval(),
+        keep_instance_with_acquisitions: storage
+            .is_some_and(|storage| storage.keep_instance_with_acquisitions),
+        restores_state: false,
+        ..Config::default()
+    })
+}
+
+/// What this build cannot do for an entry, said before it takes a job.
+pub(crate) fn unsupported(runner: &Runner, autoscaler: &Autoscaler) -> Result<(), SettingsError> {
+    if autoscaler.is_isolated() {
+        return Err(SettingsError::Unsupported(
+            "vm_isolation is not available in this build: remove [runners.autoscaler.vm_isolation] or set \
+             `enabled = false`"
+                .to_owned(),
+        ));
+    }
+    if autoscaler.state_storage.as_ref().is_some_and(|storage| storage.enabled) {
+        tracing::warn!(
+            runner = runner.label(),
+            "state_storage is not available in this build: instances found at the start are removed, as without it"
+        );
+    }
+    Ok(())
+}
+
+/// Reads a private key, once. It must not be readable by anybody but its owner.
+pub(crate) fn key(path: &Path) -> Result<SecretString, SettingsError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let bad = |why: String| SettingsError::Key { path: path.to_owned(), why };
+    let metadata = std::fs::metadata(path).map_err(|error| bad(error.to_string()))?;
+    if !metadata.is_file() {
+        return Err(bad("it is not a file".to_owned()));
+    }
+    if metadata.len() > KEY_FILE_LIMIT {
+        return Err(bad(format!("it has {} bytes, more than any key", metadata.len())));
+    }
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(bad(format!(
+            "its mode is {mode:04o}, so others can read it: chmod 600 {}",
+            path.display()
+        )));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+    Ok(SecretString::from(text))
+}

@@ -1,0 +1,386 @@
+//! The stages of a job in their order, and what the failure of each means for the rest.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use job::log::LineKind;
+use job::{
+    Context, Deadline, FailureReason, JobFailure, JobResult, JobStatus, Outcome, Stage, StagePlan, Timeouts,
+};
+use trace::JobLog;
+
+use super::JobWatcher;
+use super::signals::{Scope, Signals, Stopped};
+use super::stage::{self, Ended};
+use crate::{Environment, Executor, PrepareError, PrepareRequest, Reservation};
+
+/// Bound of the last stage, which runs whatever happened.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(60);
+/// Exit code of a shell that cannot find the program it is to run.
+const NOT_FOUND: i32 = 127;
+
+/// Runs one job's stages.
+pub(super) struct Driver<'a> {
+    executor: &'a dyn Executor,
+    watcher: &'a dyn JobWatcher,
+    context: Context,
+    log: &'a JobLog,
+    signals: Signals,
+    timeouts: Timeouts,
+    sections: bool,
+    shell: &'static str,
+    /// The place's first stage succeeded.
+    prepared: bool,
+    /// The place itself failed.
+    place_failed: bool,
+}
+
+/// How a stage that did not succeed bears on the job.
+enum Trouble {
+    /// The job has failed; what saves and cleans up still runs.
+    Failed(JobFailure),
+    /// The job was stopped as a whole; only cleaning up is left.
+    Halted(JobFailure),
+    /// The place is gone: nothing is left to do.
+    Lost(JobFailure),
+}
+
+// === impl Driver ===
+
+impl<'a> Driver<'a> {
+    pub(super) fn new(
+        executor: &'a dyn Executor,
+        watcher: &'a dyn JobWatcher,
+        shell: &'static str,
+        context: Context,
+        log: &'a JobLog,
+        signals: Signals,
+    ) -> Self {
+        Self {
+            executor,
+            watcher,
+            timeouts: context.timeouts(),
+            sections: context.job().features.trace_sections,
+            shell,
+            context,
+            log,
+            signals,
+            prepared: false,
+            place_failed: false,
+        }
+    }
+
+    pub(super) async fn drive(mut self, reservation: Box<dyn Reservation>) -> JobResult {
+        self.greet();
+        let environment = match self.prepare(reservation).await {
+            Ok(environment) => environment,
+            Err(failure) => return JobResult::Failed(failure),
+        };
+        self.watcher.placed(self.context.job().id, environment.place());
+        let outcome = self.stages(&*environment).await;
+        if self.prepared && !matches!(outcome, Err(Trouble::Lost(_))) {
+            self.clean_up(&*environment).await;
+        }
+        environment.close(!self.place_failed).await;
+        match outcome {
+            Ok(()) => JobResult::Success,
+            Err(Trouble::Failed(failure) | Trouble::Halted(failure) | Trouble::Lost(failure)) => {
+                JobResult::Failed(failure)
+            }
+        }
+    }
+
+    /// First lines of the log.
+    fn greet(&self) {
+        for (index, line) in self.context.header().iter().enumerate() {
+            self.log.line(if index == 0 { LineKind::Info } else { LineKind::Plain }, line);
+        }
+        let policy = &self.context.job().policy_options;
+        if policy.execution_policy_job && !policy.policy_name.is_empty() {
+            self.log
+                .line(LineKind::Info, format_args!("Job triggered by policy \"{}\".", policy.policy_name));
+        }
+        if !self.context.warnings().is_empty() {
+            self.log.line(LineKind::Warning, self.context.warnings().join("\n"));
+        }
+        for name in self.context.job().secrets.keys() {
+            self.log
+                .line(LineKind::Warning, format_args!("Not resolved: no provider for the secret of {name}"));
+        }
+    }
+
+    async fn prepare(
+        &mut self,
+        reservation: Box<dyn Reservation>,
+    ) -> Result<Box<dyn Environment>, JobFailure> {
+        let plan = self.context.plan(Stage::PrepareExecutor);
+        self.begin(&plan);
+        let scope = Scope::BEFORE.within(self.timeouts.prepare, Deadline::Prepare);
+        let request = PrepareRequest {
+            job: self.context.job().id,
+            timeout: self.timeouts.prepare.min(self.signals.left()),
+            image: self.context.job().image.name.clone(),
+        };
+        let prepared = tokio::select! {
+            biased;
+            stopped = self.signals.stopped(scope) => Err(stopped.failure()),
+            prepared = self.executor.prepare(reservation, &request, self.log) => prepared.map_err(|error| match error {
+                PrepareError::Configuration(_) => {
+                    JobFailure::new(FailureReason::RunnerConfigurationError, error.to_string())
+                }
+                PrepareError::System(_) => JobFailure::system(error.to_string()),
+                PrepareError::TimedOut(bound) => JobFailure::timeout(Deadline::Prepare, bound),
+            }),
+        };
+        self.end(&plan);
+        prepared
+    }
+
+    /// Everything between preparation and cleaning up.
+    async fn stages(&mut self, environment: &dyn Environment) -> Result<(), Trouble> {
+        let prepared = self.stage(environment, Stage::PrepareScript, Scope::BEFORE).await;
+        prepared.map_err(|trouble| self.not_prepared(trouble, environment))?;
+        self.prepared = true;
+
+        let before = self.before_steps(environment).await;
+        let script = match before {
+            Ok(()) => self.steps(environment).await,
+            Err(Trouble::Failed(failure)) => Err(Trouble::Failed(failure)),
+            Err(trouble @ (Trouble::Halted(_) | Trouble::Lost(_))) => return Err(trouble),
+        };
+        if let Err(trouble @ (Trouble::Halted(_) | Trouble::Lost(_))) = script {
+            return Err(trouble);
+        }
+        let outcome = if script.is_ok() { Outcome::Success } else { Outcome::Failure };
+        let cache = self.stage(environment, Stage::ArchiveCache(outcome), Scope::AFTER).await;
+        if let Err(trouble @ (Trouble::Halted(_) | Trouble::Lost(_))) = cache {
+            return Err(first(script, trouble));
+        }
+        let upload = self.stage(environment, Stage::UploadArtifacts(outcome), Scope::AFTER).await;
+        if let Err(trouble @ (Trouble::Halted(_) | Trouble::Lost(_))) = upload {
+            return Err(first(script, trouble));
+        }
+        script.and(cache).and(upload)
+    }
+
+    /// Checkout, caches, artifacts of earlier jobs.
+    async fn before_steps(&mut self, environment: &dyn Environment) -> Result<(), Trouble> {
+        let bound = self.timeouts.get_sources;
+        let scope = Scope::BEFORE.within(bound, Deadline::GetSources);
+        self.stage(environment, Stage::GetSources, scope).await?;
+        self.stage(environment, Stage::RestoreCache, Scope::BEFORE).await?;
+        self.stage(environment, Stage::DownloadArtifacts, Scope::BEFORE).await
+    }
+
+    /// The job's own commands, then `after_script`.
+    async fn steps(&mut self, environment: &dyn Environment) -> Result<(), Trouble> {
+        let scope = match self.timeouts.script {
+            Some(bound) if bound < self.signals.left() => Scope::BEFORE.within(bound, Deadline::Script),
+            Some(_) | None => Scope::BEFORE,
+        };
+        let mut result = Ok(());
+        for index in 0..self.context.job().steps.len() {
+            let step = Stage::Step(index);
+            if self.context.job().steps[index].name == "after_script" {
+                continue;
+            }
+            result = self.stage(environment, step, scope).await;
+            if result.is_err() {
+                break;
+            }
+        }
+        let (status, result) = match result {
+            Ok(()) => (JobStatus::Success, Ok(())),
+            Err(Trouble::Halted(failure))
+                if failure.reason == FailureReason::JobCanceled && !self.aborted() =>
+            {
+                self.log.line(LineKind::Warning, "script canceled externally (UI, API)");
+                (JobStatus::Canceled, Err(Trouble::Failed(failure)))
+            }
+            Err(Trouble::Halted(failure)) if self.script_timed_out(&failure) => {
+                (JobStatus::TimedOut, Err(Trouble::Failed(failure)))
+            }
+            Err(Trouble::Failed(failure)) => (JobStatus::Failed, Err(Trouble::Failed(failure))),
+            Err(trouble @ (Trouble::Halted(_) | Trouble::Lost(_))) => return Err(trouble),
+        };
+        self.context.set_status(status);
+        self.after_script(environment, result).await
+    }
+
+    async fn after_script(
+        &mut self,
+        environment: &dyn Environment,
+        script: Result<(), Trouble>,
+    ) -> Result<(), Trouble> {
+        let bound = self.timeouts.after_script;
+        let scope = Scope::AFTER.within(bound, Deadline::AfterScript);
+        match self.stage(environment, Stage::AfterScript, scope).await {
+            Ok(()) => script,
+            Err(Trouble::Lost(failure)) => Err(first(script, Trouble::Lost(failure))),
+            Err(Trouble::Halted(failure)) if self.still_going(&failure) => {
+                Err(first(script, Trouble::Halted(failure)))
+            }
+            Err(Trouble::Halted(failure) | Trouble::Failed(failure)) => {
+                if script.is_ok() && !self.context.settings().after_script_ignores_errors {
+                    return Err(Trouble::Failed(failure));
+                }
+                self.log.line(
+                    LineKind::Warning,
+                    format_args!("after_script failed, but job will continue unaffected: {failure}"),
+                );
+                script
+            }
+        }
+    }
+
+    /// The last stage; its errors are the manager's to know, not the job's.
+    async fn clean_up(&mut self, environment: &dyn Environment) {
+        let scope = Scope { shielded: true, ..Scope::AFTER }.within(CLEANUP_TIMEOUT, Deadline::Job);
+        if let Err(Trouble::Failed(failure) | Trouble::Halted(failure) | Trouble::Lost(failure)) =
+            self.stage(environment, Stage::CleanupFileVariables, scope).await
+        {
+            tracing::warn!(job = self.context.job().id, %failure, "cleaning up after the job failed");
+        }
+    }
+
+    /// Runs a stage with its attempts. A stage that has nothing to do is skipped without a trace.
+    async fn stage(
+        &mut self,
+        environment: &dyn Environment,
+        stage: Stage,
+        scope: Scope,
+    ) -> Result<(), Trouble> {
+        let plan = self.context.plan(stage);
+        let mut attempt = 1;
+        loop {
+            let Some(ended) = self.attempt(environment, &plan, scope).await else { return Ok(()) };
+            let trouble = match ended {
+                Ended::Exited(0) => return Ok(()),
+                Ended::Exited(code) => Trouble::Failed(JobFailure::exit_code(code)),
+                Ended::Refused(why) => Trouble::Failed(JobFailure::system(why)),
+                Ended::Stopped(stopped) => {
+                    self.hint(&plan, &stopped);
+                    return Err(Trouble::Halted(stopped.failure()));
+                }
+                Ended::Lost(why) => {
+                    self.place_failed = true;
+                    return Err(Trouble::Lost(JobFailure::system(why)));
+                }
+            };
+            if attempt >= plan.attempts {
+                return Err(trouble);
+            }
+            attempt += 1;
+            self.log.line(LineKind::Warning, "Retrying...");
+            let pause = self.context.retry_delay(attempt);
+            tokio::select! {
+                biased;
+                stopped = self.signals.stopped(scope) => return Err(Trouble::Halted(stopped.failure())),
+                why = environment.lost() => {
+                    self.place_failed = true;
+                    return Err(Trouble::Lost(JobFailure::system(why)));
+                }
+                () = tokio::time::sleep(pause) => {}
+            }
+            if stage == Stage::GetSources && attempt == 2 {
+                let clear = self.context.plan(Stage::ClearWorktree);
+                // Its result does not matter: the next attempt shows whether it helped.
+                self.attempt(environment, &clear, scope).await;
+            }
+        }
+    }
+
+    async fn attempt(&self, environment: &dyn Environment, plan: &StagePlan, scope: Scope) -> Option<Ended> {
+        let script = self.context.script(plan.stage)?;
+        self.begin(plan);
+        let ended = stage::attempt(
+            environment,
+            &plan.name,
+            script.interpreter.command(),
+            Bytes::from(script.text),
+            self.log,
+            &self.signals,
+            scope,
+        )
+        .await;
+        self.end(plan);
+        Some(ended)
+    }
+
+    fn begin(&self, plan: &StagePlan) {
+        self.watcher.stage(self.context.job().id, &plan.name);
+        if self.sections {
+            self.log.section_start(&plan.name, &plan.title);
+        } else {
+            self.log.line(LineKind::Title, &plan.title);
+        }
+    }
+
+    fn end(&self, plan: &StagePlan) {
+        if self.sections {
+            self.log.section_end(&plan.name);
+        }
+    }
+
+    /// A first stage that fails says that the place is not fit for the job's shell.
+    fn not_prepared(&self, trouble: Trouble, environment: &dyn Environment) -> Trouble {
+        match trouble {
+            Trouble::Failed(failure) if failure.exit_code == Some(NOT_FOUND) => {
+                let shell = self.shell;
+                Trouble::Failed(JobFailure::system(format!(
+                    "prepare environment: the shell `{shell}` was not found on {}: install it there, or set `shell` \
+                     to one that is there (`sh`)",
+                    environment.place()
+                )))
+            }
+            Trouble::Failed(failure) => Trouble::Failed(JobFailure::environment(failure)),
+            trouble @ (Trouble::Halted(_) | Trouble::Lost(_)) => trouble,
+        }
+    }
+
+    /// Says which stage a bound on time has cut.
+    fn hint(&self, plan: &StagePlan, stopped: &Stopped) {
+        if let Stopped::TimedOut(_, _) = stopped {
+            self.log.line(
+                LineKind::Warning,
+                format_args!("{} could not run to completion because the timeout was exceeded.", plan.name),
+            );
+        }
+    }
+
+    fn aborted(&self) -> bool {
+        self.signals.aborted()
+    }
+
+    /// The script's own bound was reached, not the job's.
+    fn script_timed_out(&self, failure: &JobFailure) -> bool {
+        failure.reason == FailureReason::JobExecutionTimeout && !self.signals.left().is_zero()
+    }
+
+    /// Whether what stopped `after_script` stops the job as well.
+    fn still_going(&self, failure: &JobFailure) -> bool {
+        match failure.reason {
+            FailureReason::JobExecutionTimeout => self.signals.left().is_zero(),
+            FailureReason::ScriptFailure
+            | FailureReason::RunnerSystemFailure
+            | FailureReason::ImagePullFailure
+            | FailureReason::UnknownFailure
+            | FailureReason::RunnerConfigurationError
+            | FailureReason::RunnerExternalDependencyFailure
+            | FailureReason::RunnerInterrupted
+            | FailureReason::JobCanceled => true,
+        }
+    }
+}
+
+/// The reported failure is the first one; what it means for the rest is what the second says.
+fn first(script: Result<(), Trouble>, then: Trouble) -> Trouble {
+    let Err(Trouble::Failed(failure) | Trouble::Halted(failure) | Trouble::Lost(failure)) = script else {
+        return then;
+    };
+    match then {
+        Trouble::Failed(_) => Trouble::Failed(failure),
+        Trouble::Halted(_) => Trouble::Halted(failure),
+        Trouble::Lost(_) => Trouble::Lost(failure),
+    }
+}

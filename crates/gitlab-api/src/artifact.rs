@@ -1,7 +1,6 @@
 //! Artifacts: uploads that are streamed, downloads that follow redirects by hand.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
@@ -20,8 +19,6 @@ use crate::{ApiError, BaseUrl, Client, ClientError, Timeouts};
 /// Tries of an upload, and of one that finds GitLab unavailable (GitLab Runner's numbers).
 const UPLOAD_TRIES: u32 = 3;
 const UNAVAILABLE_TRIES: u32 = 6;
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LAST_WAIT: Duration = Duration::from_secs(5);
 /// Redirects of one download (Go's number).
 const MAX_REDIRECTS: u32 = 10;
 
@@ -112,7 +109,8 @@ impl Client {
     ) -> Result<Uploaded, UploadError> {
         let mut base = self.base_url().clone();
         let mut tries = 0;
-        let mut wait = FIRST_WAIT;
+        let retry = &self.transport().options().retry;
+        let mut wait = retry.min_upload_wait;
         loop {
             tries += 1;
             let (outcome, correlation_id) = self.upload_once(&base, job, upload, timeouts, body).await;
@@ -142,7 +140,7 @@ impl Client {
             };
             debug_assert!(tries < most);
             tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(LAST_WAIT);
+            wait = wait.saturating_mul(2).min(retry.max_upload_wait);
         }
     }
 

@@ -14,6 +14,10 @@ pub struct RetryPolicy {
     pub min_backoff: Duration,
     /// The most back-off. Waits that the server asks for are not bounded by it.
     pub max_backoff: Duration,
+    /// Wait before the second try of an artifact upload; doubles with each further try.
+    pub min_upload_wait: Duration,
+    /// The longest wait between tries of an artifact upload.
+    pub max_upload_wait: Duration,
 }
 
 /// The attempts of one call.
@@ -37,7 +41,13 @@ pub(crate) enum Next {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { attempts: 5, min_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(60) }
+        Self {
+            attempts: 5,
+            min_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(60),
+            min_upload_wait: Duration::from_secs(1),
+            max_upload_wait: Duration::from_secs(5),
+        }
     }
 }
 

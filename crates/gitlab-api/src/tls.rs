@@ -374,3 +374,53 @@ fn pem(label: &str, der: &[u8]) -> String {
     let _ = writeln!(text, "-----END {label}-----");
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+    use super::*;
+
+    #[test]
+    fn the_chain_that_verified_gitlab_is_kept_up_to_its_root() {
+        let home = tempfile::tempdir().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, "test authority");
+        let root_key = KeyPair::generate().unwrap();
+        let root = params.self_signed(&root_key).unwrap();
+        let issuer = Issuer::new(params, root_key);
+        let issue = |name: &str| {
+            let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+            params.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap()
+        };
+        let (gitlab, storage) = (issue("gitlab.test"), issue("storage.test"));
+        let path = home.path().join("ca.crt");
+        std::fs::write(&path, root.pem()).unwrap();
+        let files = TlsFiles { ca_file: Some(path), ..TlsFiles::default() };
+        let setup = TlsSetup::load(&files, "gitlab.test").unwrap();
+        let verify = |certificate: &rcgen::Certificate, name: &str| {
+            let name = ServerName::try_from(name.to_owned()).unwrap();
+            setup.verifier.verify_server_cert(certificate.der(), &[], &name, &[], UnixTime::now())
+        };
+
+        assert_eq!(setup.verifier.verified_chain(), None);
+        assert!(verify(&gitlab, "storage.test").is_err());
+        assert_eq!(setup.verifier.verified_chain(), None);
+        verify(&gitlab, "gitlab.test").unwrap();
+        verify(&storage, "storage.test").unwrap();
+        let chain = setup.verifier.verified_chain().unwrap();
+        let found: Vec<_> =
+            CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().unwrap();
+        assert_eq!(found, [gitlab.der().clone(), root.der().clone()]);
+        assert!(chain.starts_with("-----BEGIN CERTIFICATE-----\n"));
+        assert!(chain.lines().all(|line| line.len() <= 64));
+    }
+
+    #[test]
+    fn half_a_client_certificate_is_ignored() {
+        let files = TlsFiles { cert_file: Some("/no/such.crt".into()), ..TlsFiles::default() };
+        let material = TlsSetup::load(&files, "gitlab.test").unwrap().material();
+        assert!(material.cert.is_none() && material.key.is_none());
+    }
+}

@@ -122,10 +122,9 @@ pub struct Failure {
 /// What a failure means for trying again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
-    /// GitLab did not answer, or said that it cannot (408, 429, 5xx): it will be back.
+    /// GitLab did not answer, said that it cannot (408, 429, 5xx), or could not even be asked because certificate files are
+    /// unreadable: that will pass.
     Outage,
     /// GitLab answered with something that repeating is not likely to change.
     Rejected,
-    /// The request cannot even be made (URL, token, certificates).
-    Client,
 }

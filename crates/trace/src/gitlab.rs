@@ -84,14 +84,14 @@ impl From<&gitlab_api::RemoteState> for RemoteJob {
 impl From<&ApiError> for Failure {
     fn from(error: &ApiError) -> Self {
         let kind = match error {
-            ApiError::Client(_) => FailureKind::Client,
             ApiError::Status { status, .. }
                 if !status.is_server_error() && !matches!(status.as_u16(), 408 | 429) =>
             {
                 FailureKind::Rejected
             }
             ApiError::Redirected { .. } => FailureKind::Rejected,
-            ApiError::Status { .. }
+            ApiError::Client(_)
+            | ApiError::Status { .. }
             | ApiError::Transport { .. }
             | ApiError::Timeout { .. }
             | ApiError::Untrusted { .. }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::stream::{length, unreadable};
-use super::{Delivery, Undelivered, Worker, pace};
+use super::{Delivery, RemoteState, Undelivered, Worker, pace};
 use crate::JobResult;
 use crate::api::{Failure, FailureKind, PatchOutcome, RemoteJob, State, TraceApi, Update, UpdateOutcome};
 
@@ -73,9 +73,6 @@ impl<A: TraceApi> Worker<A> {
                             }
                             pace::backoff(patience.rejections, self.options.job)
                         }
-                        FailureKind::Client => {
-                            return Err(Undelivered::Rejected { attempts: 1, last: failure });
-                        }
                     }
                 }
             };
@@ -96,8 +93,8 @@ impl<A: TraceApi> Worker<A> {
                 self.offset = 0;
                 disagree(patience, "GitLab's copy of the job's log differs, however often it is sent")
             }
-            // The status of a job that was just reported as failed is `failed`, which reads like an abort.
-            UpdateOutcome::Abort if reply.remote == RemoteJob::Failed && update.state == State::Failed => {
+            // The status that a job has after this update reads like an abort.
+            UpdateOutcome::Abort if self.is_natural_end(update.state, reply.remote) => {
                 Attempt::Delivered(Delivery::Accepted)
             }
             UpdateOutcome::Abort | UpdateOutcome::NotFound if patience.unheard => {
@@ -138,6 +135,15 @@ impl<A: TraceApi> Worker<A> {
                 PatchOutcome::NotFound | PatchOutcome::Abort => return None,
                 PatchOutcome::Failed(failure) => return Some(Attempt::Failed(failure)),
             }
+        }
+    }
+
+    /// A job that is reported as failed is `failed` then; one whose cancel was requested is `canceled`.
+    fn is_natural_end(&self, sent: State, remote: RemoteJob) -> bool {
+        match remote {
+            RemoteJob::Failed => sent == State::Failed,
+            RemoteJob::Canceled => *self.remote.borrow() == RemoteState::CancelRequested,
+            RemoteJob::Running | RemoteJob::Canceling => false,
         }
     }
 

@@ -224,14 +224,18 @@ pub(crate) fn update(answer: &Answer) -> UpdateReply {
 }
 
 /// `POST jobs/request`
-pub(crate) fn job(answer: Answer, correlation_id: &str, tls: TlsMaterial) -> JobRequestOutcome {
+pub(crate) fn job(
+    answer: Answer,
+    correlation_id: &str,
+    tls: impl FnOnce() -> TlsMaterial,
+) -> JobRequestOutcome {
     match answer.status.as_u16() {
         201 => match Job::from_json(&answer.body) {
             Ok(job) => JobRequestOutcome::Job(Box::new(ReceivedJob {
                 job,
                 payload: Payload(answer.body),
                 correlation_id: correlation_id.to_owned(),
-                tls,
+                tls: tls(),
             })),
             Err(error) => {
                 let dug = job_payload::dig_credentials(&answer.body);
@@ -565,7 +569,7 @@ mod tests {
 
     #[test]
     fn job_requests_follow_the_table() {
-        let outcome = |status| job(answer(status, &[], ""), "c", TlsMaterial::default());
+        let outcome = |status| job(answer(status, &[], ""), "c", TlsMaterial::default);
         assert!(matches!(outcome(204), JobRequestOutcome::None));
         assert!(matches!(outcome(403), JobRequestOutcome::Forbidden));
         assert!(matches!(outcome(503), JobRequestOutcome::Unavailable));
@@ -576,7 +580,7 @@ mod tests {
 
     #[test]
     fn only_refusals_and_client_errors_are_unhealthy() {
-        let outcome = |status| job(answer(status, &[], ""), "c", TlsMaterial::default());
+        let outcome = |status| job(answer(status, &[], ""), "c", TlsMaterial::default);
         assert!(!outcome(403).is_healthy());
         assert!(!JobRequestOutcome::Failed(ClientError::Scheme("ftp".into()).into()).is_healthy());
         for status in [201, 204, 409, 422, 500, 503] {
@@ -587,18 +591,18 @@ mod tests {
     #[test]
     fn a_job_that_breaks_off_can_still_be_failed() {
         let body = r#"{"id": 7, "token": "glcbt-x", "steps": [{"name": "scr"#;
-        let outcome = job(answer(201, &[], body), "c", TlsMaterial::default());
+        let outcome = job(answer(201, &[], body), "c", TlsMaterial::default);
         let JobRequestOutcome::Undecodable { id, token, error } = outcome else { panic!("{outcome:?}") };
         assert_eq!((id, token.expose()), (7, "glcbt-x"));
         assert!(error.report().contains("the job is not JSON"), "{}", error.report());
-        let hopeless = job(answer(201, &[], "<html>"), "c", TlsMaterial::default());
+        let hopeless = job(answer(201, &[], "<html>"), "c", TlsMaterial::default);
         assert!(matches!(hopeless, JobRequestOutcome::Failed(ApiError::Decode { .. })));
     }
 
     #[test]
     fn a_received_job_prints_no_secret() {
         let body = r#"{"id": 7, "token": "sesame", "variables": [{"key": "K", "value": "sesame"}]}"#;
-        let received = job(answer(201, &[], body), "c", TlsMaterial::default());
+        let received = job(answer(201, &[], body), "c", TlsMaterial::default);
         assert!(matches!(received, JobRequestOutcome::Job(_)));
         assert!(!format!("{received:?}").contains("sesame"));
     }

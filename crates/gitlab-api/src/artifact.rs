@@ -74,7 +74,6 @@ pub enum DownloadError {
 }
 
 /// A download under way.
-#[derive(Debug)]
 pub struct Download {
     response: reqwest::Response,
     call: Call,
@@ -114,13 +113,12 @@ impl Client {
         loop {
             tries += 1;
             let (outcome, correlation_id) = self.upload_once(&base, job, upload, timeouts, body).await;
-            let most = match outcome {
+            match outcome {
                 Try::Done => return Ok(Uploaded { tries, correlation_id }),
                 Try::Final(error) => return Err(error),
                 Try::Again { tries: most, error } if tries >= most => return Err(error),
-                Try::Again { tries: most, error } => {
+                Try::Again { error, .. } => {
                     tracing::warn!(job = job.id, tries, correlation_id, error = %error, "the upload failed and is repeated");
-                    most
                 }
                 Try::MovedTo(_) if tries >= UNAVAILABLE_TRIES => {
                     let call = Call::new(http::Method::POST, base.as_url().clone());
@@ -137,8 +135,7 @@ impl Client {
                     base = elsewhere;
                     continue;
                 }
-            };
-            debug_assert!(tries < most);
+            }
             tokio::time::sleep(wait).await;
             wait = wait.saturating_mul(2).min(retry.max_upload_wait);
         }
@@ -255,6 +252,16 @@ impl Download {
             call: self.call.clone(),
             source: Box::new(error.without_url()),
         })
+    }
+}
+
+impl std::fmt::Debug for Download {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The URL of the answer may be signed.
+        f.debug_struct("Download")
+            .field("call", &self.call)
+            .field("storage_host", &self.storage_host)
+            .finish_non_exhaustive()
     }
 }
 

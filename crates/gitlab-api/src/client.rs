@@ -188,7 +188,7 @@ impl Client {
         let exchange = self.call(request::job_request(wanted, cursor.as_deref())).await;
         let Exchange { result, retried, correlation_id } = exchange;
         let outcome = match result {
-            Ok(answer) => answer::job(answer, &correlation_id, self.tls_material()),
+            Ok(answer) => answer::job(answer, &correlation_id, || self.tls_material()),
             Err(error) => JobRequestOutcome::Failed(error),
         };
         log_job_request(&outcome, &correlation_id);

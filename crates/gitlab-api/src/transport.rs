@@ -1,5 +1,6 @@
 //! Sends requests: connections, certificates, retries, deadlines.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -96,7 +97,7 @@ impl Transport {
     pub(crate) fn new(options: ClientOptions, host: &str) -> Result<Self, ClientError> {
         let stamp = options.tls.stamp();
         let tls = Arc::new(TlsSetup::load(&options.tls, host)?);
-        let client = connect(&options, &tls)?;
+        let client = connect(&options, &tls, host)?;
         let state = Mutex::new(State { client, tls, stamp, swept: Instant::now() });
         Ok(Self { options, host: host.to_owned(), state })
     }
@@ -117,7 +118,7 @@ impl Transport {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stamp) = stamp.filter(|stamp| *stamp != state.stamp) {
             let fresh = TlsSetup::load(&self.options.tls, &self.host)
-                .and_then(|tls| connect(&self.options, &tls).map(|client| (client, tls)));
+                .and_then(|tls| connect(&self.options, &tls, &self.host).map(|client| (client, tls)));
             match fresh {
                 Ok((client, tls)) => {
                     tracing::info!(
@@ -138,7 +139,7 @@ impl Transport {
         let max_age = self.options.connection_max_age;
         if !max_age.is_zero() && state.swept.elapsed() > max_age {
             state.swept = Instant::now();
-            match connect(&self.options, &state.tls) {
+            match connect(&self.options, &state.tls, &self.host) {
                 Ok(client) => state.client = client,
                 Err(error) => tracing::warn!(%error, "failed to replace old connections"),
             }
@@ -339,7 +340,7 @@ async fn drain(mut response: reqwest::Response) {
     }
 }
 
-fn connect(options: &ClientOptions, tls: &TlsSetup) -> Result<reqwest::Client, ClientError> {
+fn connect(options: &ClientOptions, tls: &TlsSetup, host: &str) -> Result<reqwest::Client, ClientError> {
     let mut builder = reqwest::Client::builder()
         .tls_backend_preconfigured(tls.config.clone())
         .http1_only()
@@ -353,5 +354,29 @@ fn connect(options: &ClientOptions, tls: &TlsSetup) -> Result<reqwest::Client, C
     if !options.user_agent.is_empty() {
         builder = builder.user_agent(&options.user_agent);
     }
+    if is_this_machine(host) {
+        builder = builder.no_proxy();
+    }
     builder.build().map_err(ClientError::Build)
+}
+
+/// True for hosts that are never reached through a proxy from the environment (Go's rule).
+fn is_this_machine(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_reached_without_a_proxy() {
+        for host in ["localhost", "LocalHost", "127.0.0.1", "127.9.9.9", "[::1]"] {
+            assert!(is_this_machine(host), "{host}");
+        }
+        for host in ["gitlab.test", "localhost.test", "10.0.0.1", "[2001:db8::1]", ""] {
+            assert!(!is_this_machine(host), "{host}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleeting::{InstanceId, InstanceState};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -218,12 +219,16 @@ async fn ready(process: &mut Process) -> io::Result<Ready> {
 /// Ends the process, whatever runs on it, and its directory.
 async fn clean_up(process: Option<Process>, id: &InstanceId, dir: &Path) {
     if let Some(Process { mut child, stdin, pid }) = process {
-        drop(stdin);
+        // Asked by a signal: at the end of its input it would take its manager for dead.
+        if child.id().is_some() {
+            let _ = kill(pid, Signal::SIGTERM);
+        }
         if tokio::time::timeout(END_TIMEOUT, child.wait()).await.is_err() {
             warn!(instance = %id, "instance does not end, killing it");
             let _ = child.start_kill();
             let _ = child.wait().await;
         }
+        drop(stdin);
         if !processes::sweep(pid, id.as_str()).await {
             warn!(instance = %id, "processes of the instance cannot be ended");
         }

@@ -12,7 +12,7 @@ pub(crate) struct Parameters {
     pub(crate) id: String,
     /// Its directory: exists, and is removed by the instance at its end.
     pub(crate) dir: PathBuf,
-    /// A directory to remove as well if it is empty then.
+    /// A directory to remove as well if it is empty then and the manager is dead.
     pub(crate) parent: Option<PathBuf>,
     /// The only login name.
     pub(crate) username: String,

@@ -67,6 +67,14 @@ struct Machine {
     sessions: TaskTracker,
 }
 
+/// Why an instance ends.
+enum End {
+    /// Its group said so, and is there to clean up.
+    Ordered,
+    /// The group is no more.
+    Orphaned,
+}
+
 /// Runs this process as an instance until its group ends it, on a runtime of one thread.
 ///
 /// # Errors
@@ -103,14 +111,14 @@ pub async fn main_from_stdin() -> Result<(), InstanceError> {
 
     processes::sweep(Pid::this(), &parameters.id).await;
     let _ = std::fs::remove_dir_all(&parameters.dir);
-    if let Some(parent) = &parameters.parent {
-        // Fails, as it should, while it holds other instances.
+    if let (Some(parent), Ok(End::Orphaned)) = (&parameters.parent, &served) {
+        // Nobody else is left to do it. Fails, as it should, while it holds other instances.
         let _ = std::fs::remove_dir(parent);
     }
-    served
+    served.map(|_| ())
 }
 
-async fn serve(parameters: &Parameters, stdin: impl AsyncRead + Unpin) -> Result<(), InstanceError> {
+async fn serve(parameters: &Parameters, stdin: impl AsyncRead + Unpin) -> Result<End, InstanceError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(system("listen for signals"))?;
     let host_key = PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).map_err(InstanceError::Key)?;
     let fingerprint = host_key.public_key().fingerprint(HashAlg::Sha256).to_string();
@@ -119,15 +127,15 @@ async fn serve(parameters: &Parameters, stdin: impl AsyncRead + Unpin) -> Result
     let port = listener.local_addr().map_err(system("listen on loopback"))?.port();
     announce(&Ready { port, host_key: fingerprint }).map_err(system("write to standard output"))?;
 
-    tokio::select! {
-        () = server::accept(&listener, host_key, &machine) => {}
-        () = end_of(stdin) => {}
-        _ = terminate.recv() => {}
-    }
+    let end = tokio::select! {
+        never = server::accept(&listener, host_key, &machine) => match never {},
+        () = end_of(stdin) => End::Orphaned,
+        _ = terminate.recv() => End::Ordered,
+    };
     machine.ending.cancel();
     machine.sessions.close();
     machine.sessions.wait().await;
-    Ok(())
+    Ok(end)
 }
 
 /// Completes when the manager closes the pipe, or is no more.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,11 @@ struct Connection {
 }
 
 /// Takes connections for ever.
-pub(super) async fn accept(listener: &TcpListener, host_key: PrivateKey, machine: &Arc<Machine>) {
+pub(super) async fn accept(
+    listener: &TcpListener,
+    host_key: PrivateKey,
+    machine: &Arc<Machine>,
+) -> Infallible {
     let config = Arc::new(Config {
         methods: MethodSet::from(&[MethodKind::PublicKey][..]),
         auth_rejection_time: Duration::from_millis(200),

@@ -94,14 +94,14 @@ pub fn is_alive(pid: i32) -> bool {
         .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with('Z'))
 }
 
-/// Processes whose command line holds this text.
-pub fn processes_with(text: &str) -> Vec<i32> {
+/// Processes whose working directory is this one or below.
+pub fn processes_in(dir: &std::path::Path) -> Vec<i32> {
     let all = std::fs::read_dir("/proc").unwrap();
     let pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
     pids.filter(|pid| {
-        is_alive(*pid)
-            && std::fs::read(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| String::from_utf8_lossy(&line).replace('\0', " ").contains(text))
+        // The link of a directory that is gone ends in " (deleted)".
+        let cwd = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+        is_alive(*pid) && cwd.to_string_lossy().starts_with(&*dir.to_string_lossy())
     })
     .collect()
 }

@@ -117,6 +117,19 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+// === impl Excerpt ===
+
+impl Excerpt {
+    /// Replaces the value of the line if there is text in quotes in it.
+    pub(crate) fn hide_texts(&mut self) {
+        if let Some((name, value)) = self.text.split_once('=')
+            && value.contains(['"', '\''])
+        {
+            self.text = format!("{name}= [hidden]");
+        }
+    }
+}
+
 // === impl Report ===
 
 impl fmt::Display for Report<'_> {

@@ -66,7 +66,7 @@ pub use model::{
 };
 pub use path::{default_path, resolve_path};
 pub use read::ListValue;
-pub use reference::reference;
+pub use reference::{reference, schema};
 pub use schema::{Key, Kind, Reload, Table};
 pub use secrecy::{ExposeSecret, SecretString};
 pub use values::{Assignments, ByteSize, Expanded, ExpandedSecret, NanoCpus, PullPolicies, RawTable};

@@ -70,7 +70,11 @@ pub fn parse(
     let config: Config = reader.section(table.get_ref(), &KeyPath::default());
     let (mut diagnostics, places) = reader.finish();
     let unreadable = diagnostics.iter().any(Diagnostic::is_error);
-    diagnostics.extend(located(check::check(&config), &source, &places));
+    // What a rule says about a value that could not be read would only repeat that.
+    let broken: Vec<String> =
+        diagnostics.iter().filter(|found| found.is_error()).map(|found| found.key.clone()).collect();
+    let found = check::check(&config).into_iter().filter(|found| !broken.contains(&found.key)).collect();
+    diagnostics.extend(located(found, &source, &places));
     diagnostics.sort_by_key(|diagnostic| (diagnostic.line.unwrap_or(0), diagnostic.severity));
 
     if unreadable || diagnostics.iter().any(|found| found.is_error() && found.runner.is_none()) {
@@ -159,8 +163,7 @@ pub(crate) fn located(found: Vec<Diagnostic>, source: &Source<'_>, places: &Plac
             let mut around = Some(at.clone());
             while let Some(path) = around {
                 if let Some(found) = places.get(&path) {
-                    let span = if path == at { &found.value } else { &found.key };
-                    // A table's own span may cover many lines; the first is enough.
+                    let span = &found.value;
                     return place(source, span, &at, diagnostic);
                 }
                 around = path.parent();
@@ -171,12 +174,16 @@ pub(crate) fn located(found: Vec<Diagnostic>, source: &Source<'_>, places: &Plac
 }
 
 fn syntax(source: &Source<'_>, error: &toml::de::Error) -> Diagnostic {
-    let span = error.span().unwrap_or(0..0);
+    let mut span = error.span().unwrap_or(0..0);
     let line = source.line(source.position(span.start).line);
     let mut diagnostic =
         Diagnostic::new(Severity::Error, "syntax", "", format!("not valid TOML: {}", error.message()));
     let value = line.split_once('=').map(|(_, value)| value.trim());
     if let Some(value) = value.filter(|value| value.starts_with('$')) {
+        if let Some(found) = line.find(value) {
+            let start = source.start(source.position(span.start).line) + found;
+            span = start..start + value.len();
+        }
         diagnostic.message = "not valid TOML: the value looks like an unexpanded template".to_owned();
         let hint = if value.starts_with("$$") {
             "render the template before the file is used, or put the value in quotes; `$${...}` is how a template \

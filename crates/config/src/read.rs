@@ -261,7 +261,8 @@ impl<'a> Reader<'a> {
     }
 
     fn unknown(&mut self, span: &Range<usize>, at: &KeyPath, name: &str, table: &'static Table) {
-        let mut message = format!("unknown key `{name}` in {}", table.header);
+        let place = if table.header.starts_with('[') { "in" } else { "at" };
+        let mut message = format!("unknown key `{name}` {place} {}", table.header);
         let mut hint = None;
         let mut elsewhere = Vec::new();
         self.root.walk(&mut |other| {
@@ -282,6 +283,10 @@ impl<'a> Reader<'a> {
             Diagnostic::new(Severity::Warning, "unknown-key", at.key(name).as_str(), message);
         diagnostic.hint = hint;
         self.report(span, at, diagnostic);
+        // Nobody knows what an unknown key holds: `pasword = "..."` is one.
+        if let Some(excerpt) = self.diagnostics.last_mut().and_then(|last| last.excerpt.as_mut()) {
+            excerpt.hide_texts();
+        }
     }
 }
 

@@ -28,6 +28,12 @@ change of a key run `UPDATE_REFERENCE=1 cargo test -p drover-config --test refer
 - **Not a key of GitLab Runner:** `host_key` of `connector_config`.
 ";
 
+/// Every key that is known, from the top of the file down.
+#[must_use]
+pub fn schema() -> &'static Table {
+    Config::TABLE
+}
+
 /// The page about every key, in Markdown.
 #[must_use]
 pub fn reference() -> String {

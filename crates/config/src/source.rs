@@ -17,6 +17,14 @@ const SECRET_WORDS: &[&str] = &[
     "dsn",
 ];
 
+/// How tokens of GitLab begin.
+const TOKEN_PREFIXES: &[&str] =
+    &["glrt-", "glrtr-", "glpat-", "glcbt-", "glptt-", "gldt-", "glft-", "GR1348941"];
+/// Words of this length are keys in some encoding.
+const LONG_WORD: usize = 40;
+/// What stands in place of a secret.
+const HIDDEN: &str = "[hidden]";
+
 /// Position of something in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Position {
@@ -49,6 +57,11 @@ impl<'a> Source<'a> {
         let start = self.starts.get(line - 1).copied().unwrap_or(0);
         let column = self.text.get(start..offset).map_or(0, |before| before.chars().count());
         Position { line, column: column + 1 }
+    }
+
+    /// Byte offset of a line's first character.
+    pub(crate) fn start(&self, line: usize) -> usize {
+        line.checked_sub(1).and_then(|index| self.starts.get(index)).copied().unwrap_or(self.text.len())
     }
 
     /// The line without its end; empty past the end.
@@ -84,19 +97,21 @@ impl<'a> Source<'a> {
 
 /// Replaces what may be a secret in one line of a file, which need not be valid TOML.
 ///
-/// `name = value` is replaced where the name says so, and so is every `name=value` inside quotes. A value that only refers
-/// to a variable stays, because it is what the reader of the message must see.
+/// `name = value` is replaced where the name says so, and so is every `name=value` inside quotes; tokens of GitLab, long
+/// encoded texts and passwords in addresses are replaced wherever they are. A value that only refers to a variable stays,
+/// because it is what the reader of the message must see.
 pub(crate) fn redact(line: &str) -> String {
-    let (name, rest) = match line.split_once('=') {
-        Some((name, rest)) if is_bare(name.trim()) => (name, rest),
-        Some(_) | None => return redact_assignments(line),
-    };
-    if is_secret_name(name) && !is_reference(rest.trim()) {
-        return format!("{name}= [hidden]");
+    if let Some((name, rest)) = line.split_once('=').filter(|(name, _)| is_bare(name.trim())) {
+        if is_secret_name(name) && !is_reference(rest.trim()) {
+            return format!("{name}= {HIDDEN}");
+        }
+        return format!("{name}={}", redact_words(&redact_assignments(rest)));
     }
-    format!("{name}={}", redact_assignments(rest))
+    redact_words(&redact_assignments(line))
 }
 
+/// Inside of quotes, and of a list of variables or options: hides every value whose name is telling, and that of every
+/// variable.
 fn redact_assignments(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for (index, part) in text.split('"').enumerate() {
@@ -104,15 +119,48 @@ fn redact_assignments(text: &str) -> String {
             safe.push('"');
         }
         match part.split_once('=') {
-            // Inside of quotes, and of an environment or option list: hide every value whose name is telling.
-            Some((name, value)) if index % 2 == 1 && is_secret_name(name) && !is_reference(value) => {
+            Some((name, value))
+                if index % 2 == 1 && (is_secret_name(name) || is_variable(name)) && !is_reference(value) =>
+            {
                 safe.push_str(name);
-                safe.push_str("=[hidden]");
+                safe.push('=');
+                safe.push_str(HIDDEN);
             }
             Some(_) | None => safe.push_str(part),
         }
     }
     safe
+}
+
+/// Hides words that are secrets by their form.
+fn redact_words(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !is_word(c)).unwrap_or(rest.len());
+        let (word, tail) = rest.split_at(end);
+        let is_token = TOKEN_PREFIXES.iter().any(|prefix| word.starts_with(prefix));
+        safe.push_str(if is_token || word.len() >= LONG_WORD { HIDDEN } else { word });
+        let gap = tail.find(is_word).unwrap_or(tail.len());
+        let (between, tail) = tail.split_at(gap);
+        safe.push_str(between);
+        rest = tail;
+    }
+    match safe.split_once("://").map(|(scheme, rest)| (scheme, rest.split_once('@'))) {
+        Some((scheme, Some((user, host)))) if !user.contains(['/', '"', ' ']) => {
+            format!("{scheme}://{HIDDEN}@{host}")
+        }
+        Some(_) | None => safe,
+    }
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '/')
+}
+
+/// The name of an environment variable, as opposed to that of a driver's option.
+fn is_variable(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
 }
 
 /// Whether the name of a key, option or variable says that its value is a secret.
@@ -159,7 +207,10 @@ mod tests {
     #[test_case("  token = $${RUNNER_TOKEN}", "  token = $${RUNNER_TOKEN}"; "a reference stays")]
     #[test_case("SecretKey='x'", "SecretKey= [hidden]"; "a mixed case key")]
     #[test_case("  \"amazonec2-secret-key=XX\",", "  \"amazonec2-secret-key=[hidden]\","; "an option")]
-    #[test_case("environment = [\"A=1\", \"MY_TOKEN=2\"]", "environment = [\"A=1\", \"MY_TOKEN=[hidden]\"]"; "a variable")]
+    #[test_case("environment = [\"A=1\", \"b\"]", "environment = [\"A=[hidden]\", \"b\"]"; "a variable")]
+    #[test_case("x = \"glpat-abc def\"", "x = \"[hidden] def\""; "a token by its form")]
+    #[test_case("MIIEowIBAAKCAQEAvXq+0123456789/abcdefghijkl", "[hidden]"; "a line of a key")]
+    #[test_case("url = \"https://me:pass@host/x\"", "url = \"https://[hidden]@host/x\""; "a password in an address")]
     #[test_case("url = \"https://x\"", "url = \"https://x\""; "an ordinary key")]
     fn lines_are_safe_to_print(line: &str, safe: &str) {
         assert_eq!(redact(line), safe);

@@ -63,7 +63,7 @@ fn url(runner: &Runner, at: &KeyPath, findings: &mut Findings) {
     let at = at.key("url");
     if runner.url().is_empty() {
         let hint = "write the address of GitLab, such as \"https://gitlab.example.com\"";
-        findings.error("no-url", &at, format!("runner `{}` has no `url`", runner.label()), hint);
+        findings.error("no-url", &at, format!("{} has no `url`", called(runner, &at)), hint);
         return;
     }
     let parsed = url::Url::parse(runner.url());
@@ -98,7 +98,7 @@ fn token(runner: &Runner, at: &KeyPath, findings: &mut Findings) {
         findings.error(
             "no-token",
             &at,
-            format!("runner `{}` has no `token`", runner.label()),
+            format!("{} has no `token`", called(runner, &at)),
             "create a runner in GitLab and register it with its authentication token (`glrt-...`)",
         );
     } else if is_placeholder(token) {
@@ -180,7 +180,7 @@ fn executor(runner: &Runner, at: &KeyPath, findings: &mut Findings) {
         findings.error(
             "no-executor",
             &at.key("executor"),
-            format!("runner `{}` has no `executor`", runner.label()),
+            format!("{} has no `executor`", called(runner, at)),
             &hint,
         );
         return;
@@ -357,6 +357,14 @@ fn ssh(ssh: &Ssh, at: &KeyPath, findings: &mut Findings) {
     if ssh.password.is_none() && ssh.identity_file.is_none() {
         let message = "[runners.ssh] has neither `password` nor `identity_file`";
         findings.warning("no-credentials", at, message, "set one of them");
+    }
+}
+
+/// How messages call an entry: by its name, else by its number from 1.
+fn called(runner: &Runner, at: &KeyPath) -> String {
+    match (runner.name(), at.runner()) {
+        ("", index) => format!("entry {} of [[runners]]", index.unwrap_or(0) + 1),
+        (name, _) => format!("runner `{name}`"),
     }
 }
 

@@ -21,7 +21,7 @@ const METRICS_PORT: u16 = 9252;
 
 section! {
     /// The whole process: how many jobs at once, how often GitLab is asked, what is logged.
-    pub struct Config = "the top level of the file" {
+    pub struct Config = "the top level" {
         /// Most jobs at the same time, over all runners. Below 1 the file is refused.
         concurrent: Option<i64>, default "1", unit "jobs";
         /// Time of one round over all runners; 0 and negative values mean the default.

@@ -351,16 +351,6 @@ impl Runner {
     pub fn custom_build_dir(&self) -> Option<bool> {
         self.custom_build_dir.as_ref().and_then(|dir| dir.enabled)
     }
-
-    /// How the entry is called in messages.
-    #[must_use]
-    pub fn label(&self) -> String {
-        match (self.name(), self.short_token()) {
-            ("", "") => "without name and token".to_owned(),
-            ("", token) => token.to_owned(),
-            (name, _) => name.to_owned(),
-        }
-    }
 }
 
 // === impl Artifact ===

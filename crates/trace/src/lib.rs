@@ -28,6 +28,7 @@
 //! - A GitLab that does not answer costs no job: such failures do not count towards
 //!   `job_status_final_update_retry_limit`, but are repeated for [`UploadOptions::outage_patience`].
 //! - A refusal of the final state after an attempt whose answer was lost means that the lost one was accepted.
+//! - When it is the log that is refused for good (a proxy's 413), the final state is sent without the rest of it.
 //! - An uploader that is dropped without a result reports `runner_system_failure`, so that no job stays running.
 //!
 //! What this crate does not do: survive the death of the process. The spool is a file with the job's id in its name; its

@@ -1,5 +1,7 @@
 //! Memory of a log does not grow with what the job prints. Alone in its process, because it looks at the process.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

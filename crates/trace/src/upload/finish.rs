@@ -22,6 +22,8 @@ struct Patience {
     disagreements: u32,
     /// An update may have arrived whose answer did not.
     unheard: bool,
+    /// What failed last was sending the log, not the state.
+    log_refused: bool,
 }
 
 /// Result of one attempt.
@@ -39,8 +41,14 @@ impl<A: TraceApi> Worker<A> {
         self.pace.reset();
         let summary = self.log.summary();
         let update = final_update(result, summary.checksum, summary.len);
-        let mut patience =
-            Patience { ended: Instant::now(), rejections: 0, outages: 0, disagreements: 0, unheard: false };
+        let mut patience = Patience {
+            ended: Instant::now(),
+            rejections: 0,
+            outages: 0,
+            disagreements: 0,
+            unheard: false,
+            log_refused: false,
+        };
         if self.is_aborted() {
             // GitLab knows more than this job does; it is told once and the answer changes nothing.
             self.api.update(update).await;
@@ -69,7 +77,7 @@ impl<A: TraceApi> Worker<A> {
                                 limit => limit,
                             };
                             if patience.rejections >= limit {
-                                return Err(Undelivered::Rejected { attempts: limit, last: failure });
+                                return self.last_resort(update, &patience, failure).await;
                             }
                             pace::backoff(patience.rejections, self.options.job)
                         }
@@ -81,7 +89,9 @@ impl<A: TraceApi> Worker<A> {
     }
 
     async fn attempt(&mut self, update: &Update, patience: &mut Patience) -> Attempt {
-        if let Some(attempt) = self.send_rest(patience).await {
+        let unsent = self.send_rest(patience).await;
+        patience.log_refused = unsent.is_some();
+        if let Some(attempt) = unsent {
             return attempt;
         }
         let reply = self.api.update(update.clone()).await;
@@ -106,6 +116,25 @@ impl<A: TraceApi> Worker<A> {
                 Attempt::Failed(failure)
             }
         }
+    }
+
+    /// The state without the whole log, if it is the log that GitLab or a proxy refuses: better than a job that stays
+    /// running.
+    async fn last_resort(
+        &self,
+        update: Update,
+        patience: &Patience,
+        last: Failure,
+    ) -> Result<Delivery, Undelivered> {
+        if patience.log_refused && self.api.update(update).await.outcome == UpdateOutcome::Done {
+            tracing::error!(
+                sent = self.offset,
+                of = self.log.written(),
+                "GitLab refused the rest of the job's log"
+            );
+            return Ok(Delivery::AcceptedWithoutLog);
+        }
+        Err(Undelivered::Rejected { attempts: patience.rejections, last })
     }
 
     /// Patches back to back; `None` when there is nothing left to send.

@@ -41,6 +41,8 @@ pub enum Delivery {
     Accepted,
     /// GitLab refused it after an attempt whose answer was lost: it had taken that one.
     AcceptedUnheard,
+    /// GitLab took it, but refused the rest of the log time after time.
+    AcceptedWithoutLog,
     /// GitLab had closed the job before: cancelled, timed out, erased.
     JobWasOver,
 }

@@ -30,7 +30,7 @@ pub struct Core {
     pub(crate) requests: VecDeque<Request>,
     pub(crate) requests_changed: bool,
     /// Instances that are gone, until no delayed listing can name them any more.
-    pub(crate) tombs: BTreeMap<InstanceId, Mono>,
+    pub(crate) tombs: BTreeMap<InstanceId, Tomb>,
     pub(crate) tomb_order: VecDeque<(Mono, InstanceId)>,
     pub(crate) bucket: Bucket,
     /// Failing calls to make instances.
@@ -129,6 +129,13 @@ pub(crate) struct Request {
     pub(crate) wall: DateTime<Utc>,
     /// The cloud accepted it. Until then the call is under way.
     pub(crate) confirmed: bool,
+}
+
+/// An instance that is gone.
+#[derive(Debug, Clone)]
+pub(crate) struct Tomb {
+    pub(crate) at: Mono,
+    pub(crate) record: InstanceRecord,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -291,13 +298,11 @@ impl Core {
     /// What must survive a restart, in full.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
+        let gone = self.tombs.iter().map(|(id, tomb)| (id.clone(), tomb.record.clone()));
+        let known = self.fleet.iter().map(|(_, instance)| (instance.id.clone(), record(instance)));
         Ledger {
             version: Ledger::VERSION,
-            instances: self
-                .fleet
-                .iter()
-                .map(|(_, instance)| (instance.id.clone(), record(instance)))
-                .collect(),
+            instances: gone.chain(known).collect(),
             requests: self.requests.iter().map(|request| request.wall).collect(),
         }
     }
@@ -313,8 +318,9 @@ impl Core {
     pub fn take_ledger_changes(&mut self) -> LedgerChanges {
         let mut changes = LedgerChanges::default();
         for id in self.fleet.take_changed() {
-            match self.fleet.seq(&id).and_then(|seq| self.fleet.get(seq)) {
-                Some(instance) => changes.upserts.push((id, record(instance))),
+            let known = self.fleet.seq(&id).and_then(|seq| self.fleet.get(seq)).map(record);
+            match known.or_else(|| self.tombs.get(&id).map(|tomb| tomb.record.clone())) {
+                Some(record) => changes.upserts.push((id, record)),
                 None => changes.removals.push(id),
             }
         }
@@ -446,7 +452,12 @@ impl Core {
             .into_iter()
             .map(|wall| Request { at: ago(wall), wall, confirmed: true })
             .collect();
+        let mut gone = Vec::new();
         for (id, record) in ledger.instances {
+            if let Some(at) = record.gone {
+                gone.push((at, id, record));
+                continue;
+            }
             let had_claims = !record.claims.is_empty();
             let leaving = record.leaving.or_else(|| {
                 let over = self.config.max_use_count > 0 && record.use_count >= self.config.max_use_count;
@@ -477,6 +488,10 @@ impl Core {
                 listing: 0,
             });
         }
+        gone.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        for (at, id, record) in gone {
+            self.bury(id, record, ago(at));
+        }
     }
 }
 
@@ -484,7 +499,7 @@ fn rules(config: &Config, shutdown: Option<Shutdown>) -> Rules {
     Rules { capacity: config.capacity(), max_use_count: config.max_use_count, paused: shutdown.is_some() }
 }
 
-fn record(instance: &Instance) -> InstanceRecord {
+pub(crate) fn record(instance: &Instance) -> InstanceRecord {
     InstanceRecord {
         use_count: instance.used,
         claims: claims_of(instance),
@@ -492,5 +507,6 @@ fn record(instance: &Instance) -> InstanceRecord {
         created: instance.created,
         idle_since: instance.idle_since_wall,
         leaving: instance.leaving().cloned(),
+        gone: None,
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::core::{Core, Request};
+use crate::fleet::Seq;
 use crate::ids::{Mono, Now};
 use crate::instance::{Ask, Instance, Phase, Reason};
 use crate::math::Inputs;
@@ -133,6 +134,7 @@ impl Core {
             draining: tally.draining,
             acquired: tally.acquired,
             unavailable_capacity: tally.unavailable,
+            idle_unavailable: tally.idle_unavailable,
             pending,
             reserved,
             idle_count: policy.idle_count,
@@ -251,8 +253,7 @@ impl Core {
     /// Marks instances that are idle for too long and not wanted. Suspect ones go first: they hold no capacity that
     /// anybody counts on, so they do not lessen what may go besides them.
     fn shrink(&mut self, draft: &mut Draft, report: &Report, now: Now) {
-        let mut excess = report.wanted.excess;
-        if excess == 0 {
+        if self.inputs(now).0.wanted().excess == 0 {
             return;
         }
         let tick = now.tick();
@@ -268,34 +269,57 @@ impl Core {
             let reason = Reason::Unhealthy { why: why.clone() };
             self.drain(seq, reason, now);
         }
-        while excess > 0
-            && let Some((since, seq)) = self.fleet.longest_idle()
-        {
-            let Some(instance) = self.fleet.get(seq) else { return };
-            if tick.since(since) <= idle_time {
-                let until = since + idle_time;
-                draft.held =
-                    Some(Why::TooYoungToRemove { instance: instance.id.clone(), until: now.wall_at(until) });
-                draft.wake(until + TICK);
+        loop {
+            let (inputs, _) = self.inputs(now);
+            if inputs.wanted().excess == 0 {
                 return;
             }
-            if report.policy.preemptive {
-                let rules = self.fleet.rules();
-                let usable = instance.places(rules.capacity, rules.max_use_count).usable;
-                let (young, oldest) = self.claims.young(tick.before(REQUEST_IN_FLIGHT));
-                if self.fleet.tally().usable - usable < young {
-                    draft.held = Some(Why::KeptIdle {
-                        count: count(self.fleet.idle_count()),
-                        instance: instance.id.clone(),
-                        because: Keep::Reserved,
-                    });
-                    oldest.into_iter().for_each(|since| draft.wake(since + REQUEST_IN_FLIGHT));
-                    return;
+            let (young, oldest_young) = match report.policy.preemptive {
+                true => self.claims.young(tick.before(REQUEST_IN_FLIGHT)),
+                false => (0, None),
+            };
+            let ready = self.fleet.tally().usable;
+            let spare = ready.saturating_sub(young);
+            let mut victim: Option<(Mono, Seq)> = None;
+            let mut too_young: Option<(Mono, Seq)> = None;
+            let mut promised: Option<(Mono, Seq)> = None;
+            for (unavailable, since, seq) in self.fleet.longest_idle() {
+                let usable = inputs.capacity_per_instance - unavailable;
+                if !inputs.may_go(unavailable, ready - usable) {
+                    continue;
                 }
+                let class = if tick.since(since) <= idle_time {
+                    &mut too_young
+                } else if usable > spare {
+                    &mut promised
+                } else {
+                    &mut victim
+                };
+                *class = Some(class.map_or((since, seq), |other| other.min((since, seq))));
             }
-            self.drain(seq, Reason::Idle, now);
-            excess = self.inputs(now).0.wanted().excess;
+            if let Some((_, seq)) = victim {
+                self.drain(seq, Reason::Idle, now);
+                continue;
+            }
+            if let Some((since, seq)) = too_young {
+                let until = since + idle_time;
+                draft.wake(until + TICK);
+                draft.held = self.fleet.get(seq).map(|instance| Why::TooYoungToRemove {
+                    instance: instance.id.clone(),
+                    until: now.wall_at(until),
+                });
+            }
+            if let Some((_, seq)) = promised {
+                oldest_young.into_iter().for_each(|since| draft.wake(since + REQUEST_IN_FLIGHT));
+                draft.held = self.kept_idle(seq, Keep::Reserved);
+            }
+            return;
         }
+    }
+
+    fn kept_idle(&self, seq: Seq, because: Keep) -> Option<Why> {
+        let instance = self.fleet.get(seq)?.id.clone();
+        Some(Why::KeptIdle { count: count(self.fleet.idle_count()), instance, because })
     }
 
     /// Completes the reasons.
@@ -315,10 +339,9 @@ impl Core {
             draft.why.push(Why::WaitingForInstances { count: coming });
         }
         let kept = draft.held.take().or_else(|| {
-            let (_, seq) = self.fleet.longest_idle()?;
+            let (_, seq) = self.fleet.longest_idle().map(|(_, since, seq)| (since, seq)).min()?;
             let because = if self.shutdown.is_some() { Keep::ShuttingDown } else { Keep::Wanted };
-            let instance = self.fleet.get(seq)?.id.clone();
-            Some(Why::KeptIdle { count: count(self.fleet.idle_count()), instance, because })
+            self.kept_idle(seq, because)
         });
         draft.why.extend(kept);
         if report.policy.index.is_none() {

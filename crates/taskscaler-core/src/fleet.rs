@@ -33,6 +33,7 @@ pub(crate) struct Tally {
     pub(crate) acquired: u32,
     pub(crate) usable: u32,
     pub(crate) unavailable: u32,
+    pub(crate) idle_unavailable: u32,
     pub(crate) unhealthy: u32,
 }
 
@@ -44,7 +45,7 @@ type Preference = (Reverse<u32>, Reverse<u32>);
 struct Facets {
     tally: Tally,
     free: Option<Preference>,
-    idle: Option<Mono>,
+    idle: Option<(u32, Mono)>,
     suspect: Option<Mono>,
     due: Option<Mono>,
 }
@@ -57,7 +58,8 @@ pub(crate) struct Fleet {
     instances: BTreeMap<Seq, Instance>,
     tally: Tally,
     free: BTreeSet<(Preference, Seq)>,
-    idle: BTreeSet<(Mono, Seq)>,
+    /// By the number of slots that have no use left; those with the same number are interchangeable.
+    idle: BTreeMap<u32, BTreeSet<(Mono, Seq)>>,
     suspect: BTreeSet<(Mono, Seq)>,
     due: BTreeSet<(Mono, Seq)>,
     /// Instances whose record differs from what was persisted.
@@ -75,15 +77,11 @@ impl Fleet {
             instances: BTreeMap::new(),
             tally: Tally::default(),
             free: BTreeSet::new(),
-            idle: BTreeSet::new(),
+            idle: BTreeMap::new(),
             suspect: BTreeSet::new(),
             due: BTreeSet::new(),
             changed: BTreeSet::new(),
         }
-    }
-
-    pub(crate) fn rules(&self) -> Rules {
-        self.rules
     }
 
     /// Applies other rules. The only operation that looks at every instance, besides a listing.
@@ -139,6 +137,11 @@ impl Fleet {
         Some(instance)
     }
 
+    /// Notes that something about an instance outside the fleet must be persisted.
+    pub(crate) fn touch(&mut self, id: InstanceId) {
+        self.changed.insert(id);
+    }
+
     /// Changes an instance and everything that is derived from it.
     pub(crate) fn edit<R>(&mut self, seq: Seq, change: impl FnOnce(&mut Instance) -> R) -> Option<R> {
         let instance = self.instances.get_mut(&seq)?;
@@ -168,14 +171,18 @@ impl Fleet {
         self.free.first().map(|(_, seq)| *seq)
     }
 
-    /// The ready instance without jobs that is idle longest.
-    pub(crate) fn longest_idle(&self) -> Option<(Mono, Seq)> {
-        self.idle.first().copied()
+    /// For each number of slots without use, the ready instance without jobs that is idle longest: the number, since when,
+    /// and which.
+    pub(crate) fn longest_idle(&self) -> impl Iterator<Item = (u32, Mono, Seq)> + '_ {
+        self.idle.iter().filter_map(|(unavailable, group)| {
+            let (since, seq) = group.first()?;
+            Some((*unavailable, *since, *seq))
+        })
     }
 
     /// How many ready instances have no jobs.
     pub(crate) fn idle_count(&self) -> usize {
-        self.idle.len()
+        self.idle.values().map(BTreeSet::len).sum()
     }
 
     /// The suspect instance without jobs that is idle longest.
@@ -200,7 +207,9 @@ impl Fleet {
     fn enter(&mut self, seq: Seq, facets: &Facets) {
         self.tally.add(&facets.tally);
         self.free.extend(facets.free.map(|key| (key, seq)));
-        self.idle.extend(facets.idle.map(|key| (key, seq)));
+        if let Some((unavailable, since)) = facets.idle {
+            self.idle.entry(unavailable).or_default().insert((since, seq));
+        }
         self.suspect.extend(facets.suspect.map(|key| (key, seq)));
         self.due.extend(facets.due.map(|key| (key, seq)));
     }
@@ -208,7 +217,14 @@ impl Fleet {
     fn leave(&mut self, seq: Seq, facets: &Facets) {
         self.tally.subtract(&facets.tally);
         facets.free.map(|key| self.free.remove(&(key, seq)));
-        facets.idle.map(|key| self.idle.remove(&(key, seq)));
+        if let Some((unavailable, since)) = facets.idle
+            && let Some(group) = self.idle.get_mut(&unavailable)
+        {
+            group.remove(&(since, seq));
+            if group.is_empty() {
+                self.idle.remove(&unavailable);
+            }
+        }
         facets.suspect.map(|key| self.suspect.remove(&(key, seq)));
         facets.due.map(|key| self.due.remove(&(key, seq)));
     }
@@ -230,7 +246,8 @@ impl Facets {
             PhaseName::Booting => tally.booting = 1,
             PhaseName::Ready => {
                 tally.ready = 1;
-                idle = idle_since;
+                idle = idle_since.map(|since| (places.unavailable, since));
+                tally.idle_unavailable = idle.map_or(0, |(unavailable, _)| unavailable);
             }
             PhaseName::Suspect => {
                 tally.suspect = 1;
@@ -283,6 +300,7 @@ impl Tally {
         self.acquired += other.acquired;
         self.usable += other.usable;
         self.unavailable += other.unavailable;
+        self.idle_unavailable += other.idle_unavailable;
         self.unhealthy += other.unhealthy;
     }
 
@@ -297,6 +315,7 @@ impl Tally {
         self.acquired -= other.acquired;
         self.usable -= other.usable;
         self.unavailable -= other.unavailable;
+        self.idle_unavailable -= other.idle_unavailable;
         self.unhealthy -= other.unhealthy;
     }
 }

@@ -216,7 +216,7 @@ mod tests {
 
     #[test_case(0, "0s")]
     #[test_case(15, "15ns")]
-    #[test_case(1_500, "1.5µs")]
+    #[test_case(1_500, "1.5\u{b5}s"; "microseconds")]
     #[test_case(250_000_000, "250ms")]
     #[test_case(1_500_000_000, "1.5s")]
     #[test_case(1_200_000_000_000, "20m0s")]

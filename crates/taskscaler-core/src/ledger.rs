@@ -36,6 +36,10 @@ pub struct InstanceRecord {
     /// Set once it is marked for removal: it must never take a job again.
     #[serde(default)]
     pub leaving: Option<Reason>,
+    /// Set once it is gone. The record stays until no delayed listing can name the instance any more, so that it is never
+    /// taken for a new one.
+    #[serde(default)]
+    pub gone: Option<DateTime<Utc>>,
 }
 
 /// What changed in the ledger since it was asked last.

@@ -178,21 +178,16 @@ fn next_switch(
     end: DateTime<Utc>,
 ) -> Option<Switch> {
     // Policies before the last one that always matches can never apply.
-    let relevant = policies.iter().rposition(Policy::is_always).unwrap_or(0);
-    if policies.get(relevant..).is_none_or(|rest| rest.iter().skip(1).len() == 0)
-        && policies.iter().all(Policy::is_always)
-    {
-        return None;
-    }
-    let considered = policies.get(relevant..).unwrap_or_default();
-    if considered.len() == 1 && considered.iter().all(Policy::is_always) {
+    let first = policies.iter().rposition(Policy::is_always).unwrap_or(0);
+    let considered = policies.get(first..).unwrap_or_default();
+    if considered.is_empty() || (considered.len() == 1 && considered.iter().all(Policy::is_always)) {
         return None;
     }
     let step = if considered.iter().all(Policy::switches_on_quarters) { 900 } else { 60 };
     let mut seconds = from.timestamp().div_euclid(step) * step + step;
     while seconds <= end.timestamp() {
         let at = DateTime::from_timestamp(seconds, 0)?;
-        let next = active_policy(considered, at).map(|index| index + relevant);
+        let next = active_policy(considered, at).map(|index| index + first);
         if next != policy {
             return Some(Switch { at, policy: next });
         }
@@ -331,5 +326,129 @@ impl From<ScaleFactor> for f64 {
 impl fmt::Display for ScaleFactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_f64().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use test_case::test_case;
+
+    use super::*;
+
+    #[test_case("2026-08-03T12:00:00Z" => Some(1); "the last that matches wins")]
+    #[test_case("2026-08-08T12:00:00Z" => Some(0); "the general one otherwise")]
+    fn selection(now: &str) -> Option<usize> {
+        active_policy(&[policy("* * * * *", "UTC"), policy("* 8-15 * * mon-fri", "UTC")], at(now))
+    }
+
+    #[test]
+    fn a_general_policy_listed_last_hides_the_others() {
+        let policies = [policy("* 8-15 * * mon-fri", "UTC"), policy("* * * * *", "UTC")];
+        assert_eq!(active_policy(&policies, at("2026-08-03T12:00:00Z")), Some(1));
+        assert_eq!(policy_switches(&policies, at("2026-08-03T00:00:00Z"), WEEK), []);
+    }
+
+    #[test]
+    fn without_a_match_no_policy_applies() {
+        let policies = [policy("* 8-15 * * mon-fri", "UTC")];
+        assert_eq!(active_policy(&policies, at("2026-08-08T12:00:00Z")), None);
+        assert_eq!(active_policy(&[], at("2026-08-08T12:00:00Z")), None);
+        let monday = Switch { at: at("2026-08-10T08:00:00Z"), policy: Some(0) };
+        assert_eq!(next_switch(&policies, None, at("2026-08-08T12:00:00Z"), FAR), Some(monday));
+    }
+
+    // Berlin springs forward on 2026-03-29 at 01:00 UTC and falls back on 2026-10-25 at 01:00 UTC.
+    #[test_case("* 8 * * *", "2026-03-28T07:30:00Z" => true; "winter morning")]
+    #[test_case("* 8 * * *", "2026-03-29T06:30:00Z" => true; "summer morning is an hour earlier in utc")]
+    #[test_case("* 8 * * *", "2026-03-29T07:30:00Z" => false; "summer morning is over")]
+    #[test_case("* 2 * * *", "2026-03-29T01:30:00Z" => false; "the skipped hour never comes")]
+    #[test_case("* 2 * * *", "2026-10-25T00:30:00Z" => true; "the repeated hour comes")]
+    #[test_case("* 2 * * *", "2026-10-25T01:30:00Z" => true; "and comes again")]
+    fn daylight_saving_follows_the_wall_clock(period: &str, now: &str) -> bool {
+        policy(period, "Europe/Berlin").applies(at(now))
+    }
+
+    #[test]
+    fn switches_follow_the_wall_clock_over_a_change_of_time() {
+        let policies = [policy("* * * * *", "UTC"), policy("* 1-3 * * *", "Europe/Berlin")];
+        let switches = policy_switches(&policies, at("2026-10-24T12:00:00Z"), WEEK);
+        let times: Vec<String> = switches.iter().take(4).map(|switch| switch.at.to_rfc3339()).collect();
+        let expected =
+            ["2026-10-24T23:00:00", "2026-10-25T03:00:00", "2026-10-26T00:00:00", "2026-10-26T03:00:00"];
+        assert_eq!(times, expected.map(|time| format!("{time}+00:00")));
+    }
+
+    #[test]
+    fn minutes_and_odd_zones_are_searched_exactly() {
+        let odd = [policy("* * * * *", "UTC"), policy("7-8 * * * *", "Asia/Kathmandu")];
+        let switches = policy_switches(&odd, at("2026-08-03T00:00:00Z"), Duration::from_secs(3_600));
+        let times: Vec<String> = switches.iter().map(|switch| switch.at.time().to_string()).collect();
+        assert_eq!(times, ["00:22:00", "00:24:00"]);
+    }
+
+    #[test]
+    fn the_cache_answers_like_the_schedule_whatever_the_clock_does() {
+        let policies = [policy("* * * * *", "UTC"), policy("* 8-15 * * mon-fri", "Europe/Berlin")];
+        let mut cache = ScheduleCache::default();
+        let start = at("2026-08-03T00:00:00Z");
+        for minutes in [0, 359, 360, 361, 840, 839, 20_000, 5, 10_080, 100_000] {
+            let now = start + TimeDelta::minutes(minutes) + TimeDelta::seconds(59);
+            assert_eq!(cache.active(&policies, now).policy, active_policy(&policies, now), "{now}");
+        }
+    }
+
+    #[test]
+    fn the_active_policy_lasts_until_the_next_switch() {
+        let policies = [policy("* * * * *", "UTC"), policy("* 8-15 * * mon-fri", "UTC")];
+        let friday = ScheduleCache::default().active(&policies, at("2026-08-07T16:00:00Z"));
+        assert_eq!(friday, Active { policy: Some(0), until: Some(at("2026-08-10T08:00:00Z")) });
+    }
+
+    #[test_case("0.5", 10 => 5)]
+    #[test_case("1.1", 20 => 22; "no float noise")]
+    #[test_case("1.5", 10 => 15)]
+    #[test_case("1.1", 1 => 2; "rounded up")]
+    #[test_case("0", 100 => 0)]
+    #[test_case("1000000", 4_000_000_000 => u32::MAX; "cut off at the top")]
+    fn factor(factor: &str, slots: u32) -> u32 {
+        factor.parse::<ScaleFactor>().unwrap().of(slots)
+    }
+
+    #[test_case("-1")]
+    #[test_case("nan")]
+    #[test_case("inf")]
+    #[test_case("x")]
+    fn bad_factor(text: &str) {
+        let error = text.parse::<ScaleFactor>().unwrap_err();
+        let expected = format!("invalid scale factor `{text}`: expected a number between 0 and 1000000");
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn zones_are_named_or_offsets() {
+        assert_eq!("Asia/Tokyo".parse::<Zone>().unwrap().to_string(), "Asia/Tokyo");
+        assert_eq!("+05:45".parse::<Zone>().unwrap().to_string(), "+05:45");
+        let error = "Mars/Olympus".parse::<Zone>().unwrap_err().to_string();
+        assert_eq!(error, "unknown time zone `Mars/Olympus`, expected an IANA name such as `Europe/Berlin`");
+    }
+
+    #[test_case(0, None => false; "off without idle capacity")]
+    #[test_case(1, None => true; "on with idle capacity")]
+    #[test_case(0, Some(true) => true; "set on")]
+    #[test_case(1, Some(false) => false; "set off")]
+    fn preemptive_mode(idle_count: u32, preemptive_mode: Option<bool>) -> bool {
+        Policy { idle_count, preemptive_mode, ..Policy::default() }.preemptive()
+    }
+
+    const WEEK: Duration = Duration::from_secs(7 * 86_400);
+    const FAR: DateTime<Utc> = DateTime::<Utc>::MAX_UTC;
+
+    fn policy(period: &str, zone: &str) -> Policy {
+        let periods = vec![period.parse().unwrap()];
+        Policy { periods, zone: zone.parse().unwrap(), ..Policy::default() }
+    }
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
     }
 }

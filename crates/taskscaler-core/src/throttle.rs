@@ -158,3 +158,85 @@ impl Backoff {
         self.failures
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use test_case::test_case;
+
+    use super::*;
+    use crate::config::ScaleThrottle;
+
+    #[test]
+    fn a_burst_then_one_per_second_then_a_burst_again() {
+        let mut bucket = bucket(1, 60, 0);
+        let granted = [(0, 60), (1, 5), (2, 5), (62, 60)].map(|(t, asked)| bucket.take(asked, at(t)));
+        assert_eq!(granted, [60, 1, 1, 60]);
+        assert_eq!(bucket.take(1, at(62)), 0);
+        assert_eq!(bucket.next(), at(63));
+    }
+
+    #[test_case(-1, 5, 0 => 1_000; "infinite ignores the burst")]
+    #[test_case(0, 0, 0 => 100; "limit and burst default to 100 without a ceiling")]
+    #[test_case(0, 0, 10 => 10; "burst defaults to max instances")]
+    #[test_case(7, 0, 0 => 7; "burst defaults to the limit without a ceiling")]
+    #[test_case(7, 20, 10 => 20; "burst as given")]
+    fn first_grant_of_a_thousand(limit: i64, burst: u32, max_instances: u32) -> u32 {
+        bucket(limit, burst, max_instances).take(1_000, at(0))
+    }
+
+    #[test]
+    fn other_settings_do_not_refill_the_bucket() {
+        let mut bucket = bucket(1, 10, 0);
+        assert_eq!(bucket.take(8, at(0)), 8);
+        let throttle = ScaleThrottle { limit: 1, burst: 12 };
+        bucket.configure(&Config { scale_throttle: throttle, ..Config::default() }, at(0));
+        assert_eq!(bucket.take(12, at(0)), 4);
+    }
+
+    #[test]
+    fn back_off_doubles_up_to_a_minute_and_a_success_ends_it() {
+        let mut backoff = Backoff::default();
+        let mut now = at(0);
+        let waits: Vec<u64> = (0..8)
+            .map(|_| {
+                backoff.fail(Failure::new(FailureKind::Transient, "no"), now);
+                let (until, _) = backoff.wait(now).unwrap();
+                let wait = until.since(now).as_secs();
+                now = until;
+                wait
+            })
+            .collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+        backoff.succeed();
+        assert_eq!(backoff.wait(now), None);
+        backoff.fail(Failure::new(FailureKind::Transient, "no"), now);
+        assert_eq!(backoff.wait(now).unwrap().0, now + Duration::from_secs(1));
+    }
+
+    #[test]
+    fn failures_of_one_batch_count_once() {
+        let mut backoff = Backoff::default();
+        for _ in 0..10 {
+            backoff.fail(Failure::new(FailureKind::NotReady, "no"), at(0));
+        }
+        assert_eq!(backoff.failures(), 1);
+        assert_eq!(backoff.wait(at(0)).unwrap().0, at(1));
+    }
+
+    #[test]
+    fn the_advice_of_the_cloud_is_heeded() {
+        let mut backoff = Backoff::default();
+        let retry_after = Some(Duration::from_secs(300));
+        backoff.fail(Failure { retry_after, ..Failure::new(FailureKind::Throttled, "slow down") }, at(0));
+        assert_eq!(backoff.wait(at(10)).unwrap().0, at(300));
+    }
+
+    fn bucket(limit: i64, burst: u32, max_instances: u32) -> Bucket {
+        let scale_throttle = ScaleThrottle { limit, burst };
+        Bucket::new(&Config { scale_throttle, max_instances, ..Config::default() }, at(0))
+    }
+
+    fn at(seconds: u64) -> Mono {
+        Mono::from(Duration::from_secs(seconds))
+    }
+}

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::core::Core;
-use crate::core::Health;
+use crate::core::{Core, Health, Tomb, record};
 use crate::fleet::Seq;
 use crate::ids::{InstanceId, Mono, Now, Slot};
 use crate::instance::{Ask, Instance, Origin, Phase, Reason, Seen, SeenState, Step};
+use crate::ledger::InstanceRecord;
 use crate::plan::{Event, LostCause, Notice};
 use crate::throttle::{Failure, FailureKind};
 
@@ -266,10 +266,12 @@ impl Core {
         if seen.state == SeenState::Deleted {
             return;
         }
-        let reappeared = self.tombs.contains_key(&seen.id);
+        let tomb = self.tombs.get(&seen.id);
+        let reappeared = tomb.is_some();
         if reappeared && seen.state == SeenState::Deleting {
             return;
         }
+        let used = tomb.map_or(0, |tomb| tomb.record.use_count);
         let tick = now.tick();
         let request = if reappeared { None } else { self.requests.pop_front() };
         self.requests_changed |= request.is_some();
@@ -289,7 +291,7 @@ impl Core {
             phase,
             slots: BTreeMap::new(),
             ghosts: Vec::new(),
-            used: 0,
+            used,
             created: now.wall,
             created_mono: tick,
             idle_since: tick,
@@ -419,8 +421,9 @@ impl Core {
     fn forget(&mut self, seq: Seq, now: Now) {
         let Some(instance) = self.fleet.remove(seq) else { return };
         let tick = now.tick();
-        self.tombs.insert(instance.id.clone(), tick);
-        self.tomb_order.push_back((tick, instance.id.clone()));
+        let mut record = record(&instance);
+        record.gone = Some(now.wall);
+        self.bury(instance.id.clone(), record, tick);
         if let Phase::Deleting { since, .. } = instance.phase {
             self.notice(Notice::Deleted {
                 id: instance.id,
@@ -435,11 +438,17 @@ impl Core {
             && now.since(*at) >= TOMB_LIFE
         {
             if let Some((at, id)) = self.tomb_order.pop_front()
-                && self.tombs.get(&id) == Some(&at)
+                && self.tombs.get(&id).is_some_and(|tomb| tomb.at == at)
             {
                 self.tombs.remove(&id);
+                self.fleet.touch(id);
             }
         }
+    }
+
+    pub(crate) fn bury(&mut self, id: InstanceId, record: InstanceRecord, at: Mono) {
+        self.tombs.insert(id.clone(), Tomb { at, record });
+        self.tomb_order.push_back((at, id));
     }
 
     pub(crate) fn creation_failed(&mut self, what: &str, now: Now) {

@@ -1,0 +1,166 @@
+//! The pool as an instance group.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use async_trait::async_trait;
+use fleeting::{
+    Changed, ConnectInfo, ConnectorSettings, GroupError, GroupInfo, HeartbeatError, InstanceGroup,
+    InstanceId, InstanceState, Seen,
+};
+use serde_json::Value;
+
+use crate::config::{self, Machine};
+
+/// Separates the machine from the time of use in an instance's name.
+const USE: char = '#';
+
+/// A group over machines that already exist.
+pub struct StaticGroup {
+    machines: BTreeMap<String, Machine>,
+    /// What `init` learned: how to dial each machine.
+    prepared: OnceLock<BTreeMap<String, ConnectInfo>>,
+    pool: Mutex<BTreeMap<String, Usage>>,
+}
+
+/// How a machine is and was used.
+#[derive(Debug, Clone, Copy, Default)]
+struct Usage {
+    /// How often it was taken into use.
+    times: u64,
+    in_use: bool,
+}
+
+// === impl StaticGroup ===
+
+impl StaticGroup {
+    /// A group over these machines, by name.
+    #[must_use]
+    pub fn new(machines: BTreeMap<String, Machine>) -> Self {
+        let pool = machines.keys().map(|name| (name.clone(), Usage::default())).collect();
+        Self { machines, prepared: OnceLock::new(), pool: Mutex::new(pool) }
+    }
+
+    /// A group from its `plugin_config` table: `instances` maps names to `username`, `password`, `timeout`,
+    /// `external_addr` and `internal_addr` (as in GitLab's static plugin), `key_path` and `host_key`.
+    ///
+    /// # Errors
+    /// [`GroupError::Configuration`] for wrong values, unknown keys and machines without an address.
+    pub fn from_plugin_config(table: &Value) -> Result<Self, GroupError> {
+        Ok(Self::new(config::machines(table)?))
+    }
+
+    fn pool(&self) -> MutexGuard<'_, BTreeMap<String, Usage>> {
+        // No code can panic while it holds the lock half-way through a change.
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for StaticGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StaticGroup").field("pool", &*self.pool()).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl InstanceGroup for StaticGroup {
+    async fn init(&self, settings: &ConnectorSettings) -> Result<GroupInfo, GroupError> {
+        if self.prepared.get().is_none() {
+            let mut prepared = BTreeMap::new();
+            for (name, machine) in &self.machines {
+                let mut info = ConnectInfo::new(name.as_str(), machine.settings(settings));
+                info.settings.key_pem = machine.read_key(name)?.or(info.settings.key_pem);
+                info.external_addr.clone_from(&machine.external_addr);
+                info.internal_addr.clone_from(&machine.internal_addr);
+                prepared.insert(name.clone(), info);
+            }
+            // A second preparation at the same time has the same result.
+            let _ = self.prepared.set(prepared);
+        }
+        Ok(GroupInfo {
+            id: format!("static/{}", self.machines.keys().map(String::as_str).collect::<Vec<_>>().join(",")),
+            max_size: u32::try_from(self.machines.len()).unwrap_or(u32::MAX),
+            provider: concat!("static ", env!("CARGO_PKG_VERSION")).to_owned(),
+            has_heartbeat: false,
+        })
+    }
+
+    async fn update(&self) -> Result<Vec<Seen>, GroupError> {
+        let pool = self.pool();
+        let in_use = pool.iter().filter(|(_, usage)| usage.in_use);
+        Ok(in_use.map(|(name, usage)| Seen::new(id(name, usage.times), InstanceState::Running)).collect())
+    }
+
+    /// Takes free machines into use, lower names first.
+    async fn increase(&self, n: u32) -> Changed<u32> {
+        if self.prepared.get().is_none() {
+            let message = "the group is used before it was initialised".to_owned();
+            return Changed::partly(0, GroupError::Configuration { message });
+        }
+        let mut granted = 0;
+        for usage in self.pool().values_mut().filter(|usage| !usage.in_use).take(n as usize) {
+            usage.in_use = true;
+            usage.times += 1;
+            granted += 1;
+        }
+        if granted == n {
+            return Changed::all(granted);
+        }
+        let message = format!("all {} machines of plugin_config.instances are in use", self.machines.len());
+        Changed::partly(granted, GroupError::LimitReached { message })
+    }
+
+    /// Returns machines to the pool.
+    async fn decrease(&self, ids: &[InstanceId]) -> Changed<Vec<InstanceId>> {
+        let mut pool = self.pool();
+        let mut accepted = Vec::with_capacity(ids.len());
+        let mut foreign = Vec::new();
+        for id in ids {
+            let own = split(id).and_then(|(name, time)| Some((pool.get_mut(name)?, time)));
+            match own {
+                Some((usage, time)) if time >= 1 && time <= usage.times => {
+                    // An earlier time of use is over already, whatever the machine does now.
+                    if time == usage.times {
+                        usage.in_use = false;
+                    }
+                    accepted.push(id.clone());
+                }
+                Some(_) | None => foreign.push(format!("`{id}`")),
+            }
+        }
+        if foreign.is_empty() {
+            return Changed::all(accepted);
+        }
+        Changed::partly(accepted, GroupError::NotFound { what: format!("instance {}", foreign.join(", ")) })
+    }
+
+    async fn connect_info(&self, id: &InstanceId) -> Result<ConnectInfo, GroupError> {
+        let not_found = || GroupError::NotFound { what: format!("instance `{id}`") };
+        let (name, time) = split(id).ok_or_else(not_found)?;
+        let usage = self.pool().get(name).copied().ok_or_else(not_found)?;
+        if !usage.in_use || usage.times != time {
+            return Err(not_found());
+        }
+        self.prepared.get().and_then(|prepared| prepared.get(name)).cloned().ok_or_else(not_found)
+    }
+
+    /// Always healthy: whether the machine answers is found out by dialling it.
+    async fn heartbeat(&self, _: &InstanceId) -> Result<(), HeartbeatError> {
+        Ok(())
+    }
+
+    async fn shutdown(&self) -> Result<(), GroupError> {
+        Ok(())
+    }
+}
+
+fn id(machine: &str, time: u64) -> String {
+    format!("{machine}{USE}{time}")
+}
+
+/// The machine and the time of use; machines may have the separator in their own names.
+fn split(id: &InstanceId) -> Option<(&str, u64)> {
+    let (name, time) = id.as_str().rsplit_once(USE)?;
+    Some((name, time.parse().ok()?))
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use job_payload::{Artifact, Dependency, Job, SecretString, Step};
 
 use crate::cache::CacheEntry;
-use crate::failure::{FailureReason, JobFailure};
+use crate::failure::{FailureReason, JobFailure, go_duration};
 use crate::flags::{FeatureFlag, FeatureFlags};
 use crate::inputs::{self, InputError};
 use crate::paths::{self, ClonePathError, Paths};
@@ -109,6 +109,16 @@ impl Context {
         for variable in variables.iter().filter(|variable| !variable.is_exportable()) {
             warnings.push(format!("variable {:?} cannot be set in a shell and is left out", variable.key));
         }
+        for (name, bound) in
+            [("prepare_timeout", runner.prepare_timeout), ("get_sources_timeout", runner.get_sources_timeout)]
+        {
+            if let Some(bound) = bound.filter(|bound| !is_usable(*bound, job.timeout())) {
+                warnings.push(format!(
+                    "{name}: {} is not between zero and the job timeout, using the job timeout",
+                    go_duration(bound)
+                ));
+            }
+        }
         let caches = CacheEntry::of_job(&job, &variables, &flags);
         Ok(Self {
             job,
@@ -188,7 +198,7 @@ impl Context {
     #[must_use]
     pub fn timeouts(&self) -> Timeouts {
         let job = self.job.timeout();
-        let bound = |own: Option<Duration>| own.filter(|own| !own.is_zero() && *own <= job).unwrap_or(job);
+        let bound = |own: Option<Duration>| own.filter(|own| is_usable(*own, job)).unwrap_or(job);
         Timeouts {
             job,
             prepare: bound(self.runner.prepare_timeout),
@@ -196,6 +206,18 @@ impl Context {
             script: self.settings.script_timeout,
             after_script: self.settings.after_script_timeout,
         }
+    }
+
+    /// Whether the job's ref is protected; a server that does not say leaves it to `CI_COMMIT_REF_PROTECTED`.
+    #[must_use]
+    pub fn is_protected(&self) -> bool {
+        self.job.git_info.protected.unwrap_or_else(|| {
+            self.job
+                .variables
+                .iter()
+                .find(|variable| variable.key == "CI_COMMIT_REF_PROTECTED")
+                .is_some_and(|variable| variables::parse_bool(&variable.value))
+        })
     }
 
     /// `CI_JOB_STATUS` for the scripts that are made from here on.
@@ -217,39 +239,47 @@ impl Context {
     /// runs one. [`Stage::ClearWorktree`] is listed after the stage whose second attempt it prepares.
     #[must_use]
     pub fn stages(&self) -> Vec<StagePlan> {
-        let mut stages = Vec::new();
-        if !self.job.secrets.is_empty() {
-            stages.push(Stage::ResolveSecrets);
-        }
-        stages.extend([Stage::PrepareExecutor, Stage::PrepareScript, Stage::GetSources]);
-        if self.has_repository() && self.settings.attempts.get_sources > 1 {
-            stages.push(Stage::ClearWorktree);
-        }
-        if !self.caches.is_empty() {
-            stages.push(Stage::RestoreCache);
-        }
-        if self.artifact_downloads().next().is_some() {
-            stages.push(Stage::DownloadArtifacts);
-        }
-        let steps = self.job.steps.iter().enumerate();
-        stages.extend(
-            steps.filter(|(_, step)| step.name != "after_script").map(|(index, _)| Stage::Step(index)),
-        );
-        if self.after_script().is_some() {
-            stages.push(Stage::AfterScript);
-        }
-        for outcome in [Outcome::Success, Outcome::Failure] {
-            if self.caches_to_save(outcome).next().is_some() {
-                stages.push(Stage::ArchiveCache(outcome));
-            }
-        }
-        for outcome in [Outcome::Success, Outcome::Failure] {
-            if !self.runner.url.is_empty() && self.artifacts_to_upload(outcome).next().is_some() {
-                stages.push(Stage::UploadArtifacts(outcome));
-            }
-        }
-        stages.push(Stage::CleanupFileVariables);
+        let mut stages = vec![
+            Stage::ResolveSecrets,
+            Stage::PrepareExecutor,
+            Stage::PrepareScript,
+            Stage::GetSources,
+            Stage::ClearWorktree,
+            Stage::RestoreCache,
+            Stage::DownloadArtifacts,
+        ];
+        stages.extend((0..self.job.steps.len()).map(Stage::Step));
+        stages.extend([
+            Stage::AfterScript,
+            Stage::ArchiveCache(Outcome::Success),
+            Stage::ArchiveCache(Outcome::Failure),
+            Stage::UploadArtifacts(Outcome::Success),
+            Stage::UploadArtifacts(Outcome::Failure),
+            Stage::CleanupFileVariables,
+        ]);
+        stages.retain(|stage| self.is_needed(*stage));
         stages.into_iter().map(|stage| self.plan(stage)).collect()
+    }
+
+    /// Whether the stage has anything to do in this job.
+    #[must_use]
+    pub fn is_needed(&self, stage: Stage) -> bool {
+        match stage {
+            Stage::PrepareExecutor
+            | Stage::PrepareScript
+            | Stage::GetSources
+            | Stage::CleanupFileVariables => true,
+            Stage::ResolveSecrets => !self.job.secrets.is_empty(),
+            Stage::ClearWorktree => self.has_repository() && self.settings.attempts.get_sources > 1,
+            Stage::RestoreCache => !self.caches.is_empty(),
+            Stage::DownloadArtifacts => self.artifact_downloads().next().is_some(),
+            Stage::Step(index) => self.job.steps.get(index).is_some_and(|step| step.name != "after_script"),
+            Stage::AfterScript => self.after_script().is_some(),
+            Stage::ArchiveCache(outcome) => self.caches_to_save(outcome).next().is_some(),
+            Stage::UploadArtifacts(outcome) => {
+                !self.runner.url.is_empty() && self.artifacts_to_upload(outcome).next().is_some()
+            }
+        }
     }
 
     /// Name, title and attempts of a stage.
@@ -396,6 +426,23 @@ impl Context {
     }
 }
 
+// === impl Timeouts ===
+
+impl Timeouts {
+    /// The bound of the steps or of `after_script` when this much of the job is left, and a warning if that is less than
+    /// the variable `name` asks for.
+    #[must_use]
+    pub fn within(asked: Option<Duration>, left: Duration, name: &str) -> (Duration, Option<String>) {
+        match asked {
+            Some(asked) if asked > left => {
+                (left, Some(format!("{name} is longer than job timeout. Setting to job timeout")))
+            }
+            Some(asked) => (asked, None),
+            None => (left, None),
+        }
+    }
+}
+
 // === impl SetupError ===
 
 impl SetupError {
@@ -416,6 +463,11 @@ impl SetupError {
         };
         JobFailure { reason, exit_code, message }
     }
+}
+
+/// Whether a runner's own bound can hold inside of the job's.
+fn is_usable(bound: Duration, job: Duration) -> bool {
+    !bound.is_zero() && bound <= job
 }
 
 /// What the payload must not ask for.

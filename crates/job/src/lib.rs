@@ -41,6 +41,7 @@ pub use context::{Context, SetupError, Timeouts};
 pub use failure::{Deadline, FailureReason, JobFailure, JobResult, go_duration};
 pub use flags::{FeatureFlag, FeatureFlags};
 pub use inputs::InputError;
+pub use job_payload::{ExposeSecret, SecretString};
 pub use paths::ClonePathError;
 pub use runner::{Isolation, Layout, Placement, Product, RemoteCache, RunnerFacts, TempAccess, TlsFiles};
 pub use settings::{

@@ -9,7 +9,8 @@ use crate::shell::Shell;
 use crate::variables::Variable;
 
 /// A runner: one `[[runners]]` entry, its manager, and the habits of its executor. The same for all jobs of the runner.
-#[derive(Debug, Clone)]
+/// `Debug` shows which one it is, and nothing that may hold a secret.
+#[derive(Clone)]
 pub struct RunnerFacts {
     /// Program that runs the jobs.
     pub product: Product,
@@ -205,6 +206,17 @@ impl RunnerFacts {
             artifact_response_header_timeout: None,
             max_uploaded_archive_size: 0,
         }
+    }
+}
+
+impl std::fmt::Debug for RunnerFacts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunnerFacts")
+            .field("name", &self.name)
+            .field("short_token", &self.short_token)
+            .field("executor", &self.executor)
+            .field("shell", &self.shell)
+            .finish_non_exhaustive()
     }
 }
 

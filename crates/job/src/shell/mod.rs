@@ -80,6 +80,15 @@ impl FromStr for Shell {
 // === impl Interpreter ===
 
 impl Interpreter {
+    /// The one that can run every script of a job that is written for `shell`.
+    #[must_use]
+    pub fn of(shell: Shell) -> Self {
+        match shell {
+            Shell::Bash => Self::Bash,
+            Shell::Sh => Self::Sh,
+        }
+    }
+
     /// Command line that takes a script on standard input.
     ///
     /// bash reads a script from a pipe byte by byte, with one system call each, but a sourced pipe in blocks; a standard

@@ -65,13 +65,7 @@ impl Variable {
     /// An `environment` entry `KEY=value`; an entry without `=` has an empty value.
     pub(crate) fn from_entry(entry: &str) -> Self {
         let (key, value) = entry.split_once('=').unwrap_or((entry, ""));
-        Self {
-            key: key.trim().to_owned(),
-            value: without_start(value),
-            public: true,
-            internal: true,
-            ..Self::default()
-        }
+        Self { key: key.trim().to_owned(), value: without_start(value), internal: true, ..Self::default() }
     }
 
     /// Whether a POSIX shell can export the variable: the name is a name, and not one that bash refuses to set.

@@ -45,7 +45,13 @@ fn base(
         list.push(Variable { raw: false, ..Variable::internal("CI_JOB_IMAGE", &job.image.name) });
     }
     list.push(Variable::internal("CI_RUNNER_SHORT_TOKEN", &runner.short_token));
-    list.extend(runner.environment.iter().map(|entry| Variable::from_entry(entry)));
+    list.extend(
+        runner
+            .environment
+            .iter()
+            .map(|entry| Variable::from_entry(entry))
+            .filter(|variable| FeatureFlag::from_name(&variable.key).is_none()),
+    );
     list.extend([
         Variable::internal("CI_BUILDS_DIR", &paths.builds),
         Variable::internal("CI_PROJECT_DIR", &paths.project),

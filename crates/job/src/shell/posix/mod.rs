@@ -19,6 +19,9 @@ use writer::{Writer, quote};
 
 /// The script of a stage, or none if there is nothing to do.
 pub(crate) fn script(context: &Context, stage: Stage, shell: Shell) -> Option<Script> {
+    if !context.is_needed(stage) {
+        return None;
+    }
     let mut writer = Writer::default();
     let mut users = false;
     match stage {
@@ -29,46 +32,22 @@ pub(crate) fn script(context: &Context, stage: Stage, shell: Shell) -> Option<Sc
             users = sources::has_hooks(context);
         }
         Stage::ClearWorktree => sources::clear_worktree(&mut writer, context),
-        Stage::RestoreCache => {
-            if context.caches.is_empty() {
-                return None;
-            }
-            cache::restore(&mut writer, context);
-        }
-        Stage::DownloadArtifacts => {
-            if context.artifact_downloads().next().is_none() {
-                return None;
-            }
-            artifacts::download(&mut writer, context);
-        }
+        Stage::RestoreCache => cache::restore(&mut writer, context),
+        Stage::DownloadArtifacts => artifacts::download(&mut writer, context),
         Stage::Step(index) => {
-            let step = context.job.steps.get(index)?;
-            steps::step(&mut writer, context, step);
+            steps::step(&mut writer, context, context.job.steps.get(index)?);
             users = true;
         }
         Stage::AfterScript => {
-            let step = context.after_script()?;
-            steps::after_script(&mut writer, context, step);
+            steps::after_script(&mut writer, context, context.after_script()?);
             users = true;
         }
-        Stage::ArchiveCache(outcome) => {
-            if context.caches_to_save(outcome).next().is_none() {
-                return None;
-            }
-            cache::archive(&mut writer, context, outcome);
-        }
-        Stage::UploadArtifacts(outcome) => {
-            if context.runner.url.is_empty() || context.artifacts_to_upload(outcome).next().is_none() {
-                return None;
-            }
-            artifacts::upload(&mut writer, context, outcome);
-        }
+        Stage::ArchiveCache(outcome) => cache::archive(&mut writer, context, outcome),
+        Stage::UploadArtifacts(outcome) => artifacts::upload(&mut writer, context, outcome),
         Stage::CleanupFileVariables => cleanup::cleanup(&mut writer, context),
     }
-    let interpreter = match shell {
-        Shell::Bash if users => Interpreter::Bash,
-        Shell::Bash | Shell::Sh => Interpreter::Sh,
-    };
+    // The runner's own commands need no bash, and `sh` starts faster.
+    let interpreter = if users { Interpreter::of(shell) } else { Interpreter::Sh };
     let name = match interpreter {
         Interpreter::Bash => "bash",
         Interpreter::Sh => "sh",

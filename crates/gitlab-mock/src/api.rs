@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::Utc;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::admin;
-use crate::body::{self, ReadError, Reply, refusal};
+use crate::body::{self, Body, ReadError, Reply, refusal};
 use crate::core::Core;
 use crate::endpoint::{Endpoint, Route};
 use crate::fault::{FaultAction, duration};
@@ -44,7 +44,15 @@ pub(crate) struct Call<'a> {
 struct AnswerLost<'a>(Option<&'a Arc<JobRecord>>);
 
 /// Serves one request.
-pub(crate) async fn handle(core: Arc<Core>, role: Role, request: Request<Incoming>) -> Result<Reply, Cut> {
+pub(crate) async fn handle(
+    core: Arc<Core>,
+    role: Role,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Cut> {
+    answer(core, role, request).await.map(|reply| *reply)
+}
+
+async fn answer(core: Arc<Core>, role: Role, request: Request<Incoming>) -> Result<Reply, Cut> {
     let route = match role {
         Role::Gitlab => Route::of(request.method(), request.uri().path()),
         Role::Storage => Route { endpoint: Endpoint::Storage, id: None },

@@ -11,8 +11,8 @@ use serde::Serialize;
 
 /// A body that the mock sends.
 pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
-/// An answer of the mock.
-pub(crate) type Reply = Response<Body>;
+/// An answer of the mock; boxed, since refusals travel as errors.
+pub(crate) type Reply = Box<Response<Body>>;
 
 /// An answer without a body.
 pub(crate) fn empty(status: StatusCode) -> Reply {
@@ -44,7 +44,7 @@ pub(crate) fn refusal(status: StatusCode, reason: &str) -> Reply {
 
 /// An answer of the given bytes.
 pub(crate) fn bytes(status: StatusCode, content_type: Option<&'static str>, data: Bytes) -> Reply {
-    let mut reply = Response::new(Full::new(data).map_err(|never| match never {}).boxed_unsync());
+    let mut reply = Box::new(Response::new(Full::new(data).map_err(|never| match never {}).boxed_unsync()));
     *reply.status_mut() = status;
     if let Some(content_type) = content_type {
         reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -58,7 +58,8 @@ where
     S: Stream<Item = std::io::Result<Bytes>> + Send + 'static,
 {
     use futures_util::TryStreamExt as _;
-    let mut reply = Response::new(BodyExt::boxed_unsync(StreamBody::new(chunks.map_ok(Frame::data))));
+    let mut reply =
+        Box::new(Response::new(BodyExt::boxed_unsync(StreamBody::new(chunks.map_ok(Frame::data)))));
     *reply.status_mut() = status;
     reply
 }

@@ -1,5 +1,7 @@
 //! The mock as a runner sees it, over HTTP.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail as tests do")]
+
 mod artifacts;
 mod faults;
 mod git;

@@ -262,7 +262,9 @@ impl Shared {
             let mut spool = self.spool();
             (spool.append(source, text), spool.len())
         };
-        self.written.send_if_modified(|written| std::mem::replace(written, len) != len);
+        // Waking nobody still costs; who subscribes later sees the length at once.
+        let watched = self.written.receiver_count() > 0;
+        self.written.send_if_modified(|written| std::mem::replace(written, len) != len && watched);
         if let Err(error) = result {
             tracing::error!(
                 job = self.options.job,

@@ -155,6 +155,22 @@ fn odd_settings_get_their_defaults_and_are_named() {
 }
 
 #[test]
+fn what_has_no_effect_is_named() {
+    let job = with_variables(&[
+        ("FF_USE_LEGACY_BASH_EVAL", "true"),
+        ("FF_CONCRETE", "false"),
+        ("RUNNER_GENERATE_ARTIFACTS_METADATA", "true"),
+    ]);
+    assert_eq!(
+        context(&job, &runner(Shell::Bash)).warnings(),
+        [
+            "FF_USE_LEGACY_BASH_EVAL is not supported and has no effect",
+            "RUNNER_GENERATE_ARTIFACTS_METADATA is not supported and has no effect",
+        ]
+    );
+}
+
+#[test]
 fn a_script_timeout_is_cut_to_what_is_left_of_the_job() {
     let left = Duration::from_secs(60);
     assert_eq!(Timeouts::within(None, left, "X"), (left, None));

@@ -95,9 +95,7 @@ fn a_command_is_announced_and_a_long_one_collapsed() {
         );
         assert_eq!(
             ran.ok().stdout,
-            concat!(
-                "\u{1b}[32;1m$ printf '%s' 'a\\nb'\u{1b}[0;m\na\\nb\u{1b}[32;1m$ true # collapsed multi-line command\u{1b}[0;m\ntwo\n\n"
-            )
+            "\u{1b}[32;1m$ printf '%s' 'a\\nb'\u{1b}[0;m\na\\nb\u{1b}[32;1m$ true # collapsed multi-line command\u{1b}[0;m\ntwo\n\n"
         );
     }
 }
@@ -217,6 +215,7 @@ fn debug_trace_shows_the_commands_unless_the_runner_forbids_it() {
     for shell in SHELLS {
         let ran = run_step(&machine, &context(&job, &runner(shell))).ok();
         assert!(ran.stderr.contains("+ true"), "{ran:?}");
+        assert!(!ran.stderr.contains("eval"), "the script is not shown as one: {ran:?}");
         let forbidding = RunnerFacts { debug_trace_disabled: true, ..runner(shell) };
         let context = context(&job, &forbidding);
         assert!(!context.debug_trace());

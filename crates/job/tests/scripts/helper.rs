@@ -194,6 +194,31 @@ fn artifacts_are_uploaded_when_due_and_a_failure_fails_the_stage() {
 }
 
 #[test]
+fn half_of_a_cache_is_removed_if_asked_for_but_nothing_outside_of_the_project() {
+    for shell in SHELLS {
+        let machine = Machine::new();
+        with_helper(&machine, "exit 1");
+        let job = cached(
+            json!({"key": "k", "paths": ["target", "$CI_PROJECT_DIR/a b", "../kept", "/kept", "$CI_BUILDS_DIR", "$CI_PROJECT_DIR"]}),
+            json!([{"key": "FF_CLEAN_UP_FAILED_CACHE_EXTRACT", "value": "true"}]),
+        );
+        let context = context(&job, &runner(shell));
+        machine.run_stage(&context, Stage::GetSources).ok();
+        let project = machine.path(&context.project_dir());
+        for dir in ["target", "a b", "../kept"] {
+            std::fs::create_dir_all(project.join(dir)).unwrap();
+        }
+        let ran = machine.run_stage(&context, Stage::RestoreCache).ok();
+        assert_eq!(
+            ran.plain(),
+            "Checking cache for k...\nFailed to extract cache\nRemoving target\nRemoving a b\n"
+        );
+        assert!(!project.join("target").exists() && !project.join("a b").exists());
+        assert!(project.join("../kept").exists());
+    }
+}
+
+#[test]
 fn without_the_helper_the_job_goes_on_with_a_warning() {
     for shell in SHELLS {
         let machine = Machine::new();

@@ -97,6 +97,47 @@ fn paths_depth_and_flags_are_handed_on() {
 }
 
 #[test]
+fn private_submodules_are_fetched_with_the_job_token_in_the_checkout_and_in_later_commands() {
+    for (force_https, url) in [
+        ("false", "https://gitlab.example.test/harbour/middle.git"),
+        ("false", "../middle.git"),
+        ("true", "git@gitlab.example.test:harbour/middle.git"),
+    ] {
+        let machine = Machine::new();
+        let origin = nested(&machine);
+        machine.git(&origin.path, &["config", "-f", ".gitmodules", "submodule.hooks.url", url]);
+        machine.git(
+            &origin.path,
+            &["config", "-f", ".gitmodules", "submodule.side.url", "https://gitlab.example.test/inner.git"],
+        );
+        machine.git(&origin.path, &["commit", "-q", "-a", "-m", "urls"]);
+        let sha = machine.git(&origin.path, &["rev-parse", "HEAD"]);
+        let more = json!([
+            {"key": "GIT_SUBMODULE_FORCE_HTTPS", "value": force_https},
+            {"key": "CI_SERVER_HOST", "value": "gitlab.example.test"},
+        ]);
+        let mut job =
+            origin.job(&sha, 0, "+refs/heads/main:refs/remotes/origin/main", variables("normal", more));
+        job.git_info.repo_url =
+            "https://gitlab-ci-token:job-token@gitlab.example.test/harbour/outer.git".to_owned();
+        job.steps[0].script = vec!["git fetch -q origin".into(), "git -C hooks fetch -q origin".into()];
+        machine.serve_https();
+        let context = context(&job, &runner(Shell::Sh));
+        let ran = machine.run_stage(&context, Stage::GetSources).ok();
+        assert!(!ran.stdout.contains("Retrying"), "{ran:?}");
+        let project = machine.path(&context.project_dir());
+        assert!(project.join("hooks/file").exists() && project.join("side/file").exists(), "{ran:?}");
+        machine.run_stage(&context, Stage::Step(0)).ok();
+        let mut names: Vec<String> =
+            machine.read("urls").lines().map(|url| url.rsplit('/').next().unwrap().to_owned()).collect();
+        // Tags that follow may take a second connection.
+        names.dedup();
+        assert_eq!(names, ["outer.git", "middle.git", "inner.git", "outer.git", "middle.git"], "{url}");
+        assert!(!ran.stdout.contains("job-token") && !ran.stderr.contains("job-token"), "{ran:?}");
+    }
+}
+
+#[test]
 fn a_meaningless_setting_fails_the_stage() {
     let machine = Machine::new();
     let origin = Origin::new(&machine, "ferry");

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use drover_job::{Context, JobStatus, Placement, RunnerFacts, Shell, Stage, TlsFiles, Variable};
+use drover_job::{Context, JobStatus, Placement, RunnerFacts, Shell, Stage, TempAccess, TlsFiles, Variable};
 use job_payload::Token;
 use proptest::prelude::*;
 use serde_json::json;
@@ -99,6 +99,24 @@ fn file_variables_are_closed_to_others_and_gone_after_the_cleanup() {
         machine.run_stage(&context, Stage::CleanupFileVariables).ok();
         assert_eq!(std::fs::read_dir(machine.path(&temp)).unwrap().count(), 0);
     }
+}
+
+#[test]
+fn in_images_of_several_users_everybody_may_change_what_the_helper_made() {
+    let machine = Machine::new();
+    let runner = RunnerFacts { temp_access: TempAccess::Everyone, ..runner(Shell::Bash) };
+    let job = job(json!({"variables": [
+        {"key": "GIT_STRATEGY", "value": "none"},
+        {"key": "KEY", "value": "x", "file": true},
+    ]}));
+    let context = context(&job, &runner);
+    run_step(&machine, &context).ok();
+    let mode = |path: &str| std::fs::metadata(machine.path(path)).unwrap().permissions().mode() & 0o777;
+    let temp = context.temp_dir();
+    assert_eq!(
+        (mode(&temp), mode(&format!("{temp}/KEY")), mode(&context.project_dir())),
+        (0o777, 0o666, 0o777)
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::cache::{CacheEntry, CacheKey, CachePolicy};
 use crate::context::Context;
 use crate::flags::FeatureFlag;
 use crate::stage::Outcome;
+use crate::variables::START_DIR;
 
 /// Restores each cache from the first key that has one. A cache that is not there fails nothing.
 pub(super) fn restore(writer: &mut Writer, context: &Context) {
@@ -59,17 +60,29 @@ fn restore_one(writer: &mut Writer, context: &Context, cache: &CacheEntry) {
         writer.line("else");
         writer.warning("Failed to extract cache");
         if context.flags.is_on(FeatureFlag::CleanUpFailedCacheExtract) {
-            for path in &cache.paths {
-                // Paths may hold variables and globs, which are the job's to expand.
-                let path = context.variables.expand_inside(path).into_owned();
-                writer.notice(&format!("Removing {}", crate::variables::relative(&path)));
-                writer.command(["rm", "-rf", "--", &path]);
-            }
+            remove_paths(writer, context, cache);
         }
         writer.line("fi");
         if index > 0 {
             writer.line("fi");
         }
+    }
+}
+
+/// `FF_CLEAN_UP_FAILED_CACHE_EXTRACT`: half of a cache is worse than none. What is outside of the project stays.
+fn remove_paths(writer: &mut Writer, context: &Context, cache: &CacheEntry) {
+    for path in &cache.paths {
+        let path = context.variables.expand_inside(path);
+        let below = match path.strip_prefix(context.paths.project.as_str()) {
+            Some(below) => below.trim_start_matches('/'),
+            None => path.as_ref(),
+        };
+        let outside = below.starts_with(['/', START_DIR]) || below.split('/').any(|part| part == "..");
+        if below.is_empty() || outside {
+            continue;
+        }
+        writer.notice(&format!("Removing {below}"));
+        writer.command(["rm", "-rf", "--", below]);
     }
 }
 

@@ -13,8 +13,10 @@ mod submodules;
 mod writer;
 
 use crate::context::Context;
+use crate::flags::FeatureFlag;
+use crate::runner::TempAccess;
 use crate::shell::{Interpreter, Script, Shell};
-use crate::stage::Stage;
+use crate::stage::{Place, Stage};
 use writer::{Writer, quote};
 
 /// The script of a stage, or none if there is nothing to do.
@@ -52,15 +54,22 @@ pub(crate) fn script(context: &Context, stage: Stage, shell: Shell) -> Option<Sc
         Interpreter::Bash => "bash",
         Interpreter::Sh => "sh",
     };
-    let mut prologue = String::new();
+    let mut options = Vec::new();
     if users {
         // `command` keeps a shell that does not know the option alive.
-        prologue.push_str("command set -o pipefail 2>/dev/null || :; ");
+        options.push("command set -o pipefail 2>/dev/null || :");
+    }
+    if stage.place() == Place::Helper
+        && context.runner.temp_access == TempAccess::Everyone
+        && !context.flags.is_on(FeatureFlag::DisableUmaskForDockerExecutor)
+    {
+        // What the helper's user makes is for the user of the job's image to change.
+        options.push("umask 0000");
     }
     if context.settings.debug_trace {
-        prologue.push_str("set -x; ");
+        options.push("set -x");
     }
-    Some(Script { stage, interpreter, text: writer.into_script(name, &prologue) })
+    Some(Script { stage, interpreter, text: writer.into_script(name, &options) })
 }
 
 /// The first words of the environment, which also show that it runs scripts at all. Leaves of an earlier job that was cut

@@ -60,15 +60,19 @@ impl Writer {
     /// error in it fails the stage as a whole. It is evaluated in the shell itself: no child process has the body as its
     /// command, so that a killed shell has nothing to print but the command at hand; and the trap keeps bash from
     /// printing even that. `exec` comes after the braces are read, and nothing is read from standard input after them.
-    pub(super) fn into_script(self, interpreter: &str, prologue: &str) -> String {
-        let mut script = String::with_capacity(self.body.len() + self.body.len() / 8 + 200);
-        let _ = writeln!(script, "#!/usr/bin/env {interpreter}");
-        let _ = writeln!(
-            script,
-            "{{ trap 'exit 1' TERM; set +C; set -e; exec </dev/null; {prologue}eval {}; exit 0; }}",
-            single_quoted(&self.body)
-        );
-        script
+    ///
+    /// `options` are commands that come first in the body: a shell that traces its commands must not show the body as one.
+    pub(super) fn into_script(self, interpreter: &str, options: &[&str]) -> String {
+        let mut body = String::with_capacity(self.body.len() + 80);
+        for option in options {
+            body.push_str(option);
+            body.push('\n');
+        }
+        body.push_str(&self.body);
+        let body = single_quoted(&body);
+        format!(
+            "#!/usr/bin/env {interpreter}\n{{ trap 'exit 1' TERM; set +C; set -e; exec </dev/null; eval {body}; exit 0; }}\n"
+        )
     }
 }
 

@@ -19,8 +19,11 @@ const TOMB_LIFE: Duration = Duration::from_secs(900);
 // === impl Core: the world ===
 
 impl Core {
-    /// Takes in a complete listing of the group. What is missing counts as gone; see [`PhaseName`] for the instances
-    /// that get a second chance. The order of the lines has no meaning.
+    /// Takes in a complete listing of the group. The order of the lines has no meaning.
+    ///
+    /// Clouds list with delay. What is missing counts as gone, and the jobs of a ready instance fail at once instead of
+    /// hanging; but an instance that was seen and never ready may be missing from one listing, and an instance that was
+    /// only asked for may take `creation_timeout` to appear. An instance that is gone and listed again never takes a job.
     ///
     /// A new instance is taken for the oldest open request; if there is none, it existed before. Without a record such
     /// an instance is removed for safety, unless jobs run isolated.
@@ -186,6 +189,14 @@ impl Core {
         }
         self.retire_if_used_up(seq, now);
         self.assign(now);
+    }
+
+    /// An instance proved unusable for a job that tried as long as it was allowed to. It takes no other job and goes when
+    /// its last one ends, whatever its health checks say: the same job must not meet it again.
+    pub fn condemn(&mut self, id: &InstanceId, why: String, now: Now) {
+        if let Some(seq) = self.fleet.seq(id) {
+            self.drain(seq, Reason::Unhealthy { why }, now);
+        }
     }
 
     /// A job could not use the instance: no job goes there until it proves healthy. It is checked at once; where the

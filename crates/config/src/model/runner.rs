@@ -278,6 +278,16 @@ impl Runner {
         self.executor.as_deref().and_then(ExecutorName::from_name)
     }
 
+    /// How the entry is called in messages and logs: its name, or else the part of its token that may be shown.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match (self.name(), self.short_token()) {
+            ("", "") => "without name and token".to_owned(),
+            ("", token) => token.to_owned(),
+            (name, _) => name.to_owned(),
+        }
+    }
+
     /// Most jobs of this runner; `None` means no limit of its own.
     #[must_use]
     pub fn limit(&self) -> Option<u32> {

@@ -141,10 +141,7 @@ async fn downloads_are_refused_as_gitlab_does() {
 
 #[tokio::test]
 async fn direct_download_leads_to_the_storage() {
-    let config = Config {
-        direct_download: StatusCode::TEMPORARY_REDIRECT.as_u16().try_into().ok(),
-        ..Config::default()
-    };
+    let config = Config { direct_download: Some(StatusCode::TEMPORARY_REDIRECT), ..Config::default() };
     let (bench, job) = with_archive(config).await;
     let reply = download(&bench, &job, job.token(), "direct_download=true").await;
     assert_eq!(reply.status(), 307);

@@ -88,7 +88,7 @@ async fn patch_with_the_wrong_token_is_forbidden() {
 #[tokio::test]
 async fn patch_for_an_unknown_job_is_refused_as_configured() {
     for status in [reqwest::StatusCode::NOT_FOUND, reqwest::StatusCode::FORBIDDEN] {
-        let config = Config { unknown_job: status.as_u16().try_into().unwrap(), ..Config::default() };
+        let config = Config { unknown_job: status, ..Config::default() };
         let bench = Bench::with(config).await;
         let call = bench.call(reqwest::Method::PATCH, "jobs/99/trace?debug_trace=false");
         let reply =

@@ -5,6 +5,7 @@
 mod artifacts;
 mod faults;
 mod git;
+mod load;
 mod logs;
 mod payload;
 mod queue;

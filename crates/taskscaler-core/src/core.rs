@@ -17,6 +17,9 @@ use crate::policy::{Policy, ScheduleCache};
 use crate::throttle::{Backoff, Bucket, Failure};
 
 /// All state of one scaler. It is changed by events and asked for decisions; it never acts by itself.
+///
+/// Jobs are packed: of the instances with a free slot, the one with most running jobs takes the next job, then the one that
+/// ran most jobs, then the one known longest; on it, the lowest free slot. So the others become idle and can go.
 #[derive(Debug, Clone)]
 pub struct Core {
     pub(crate) config: Config,
@@ -256,6 +259,13 @@ impl Core {
         }
         self.claims.wait(key);
         Ok(Acquire::Pending)
+    }
+
+    /// Takes the slot away from a claim, or finds the claim gone with its instance, and makes it a reservation again. It is
+    /// not asked whether there is room: the job was admitted once, and turning it away now would lose it.
+    pub fn requeue(&mut self, key: &ClaimKey, now: Now) {
+        self.release(key, now);
+        self.claims.reserve(key.clone(), now.tick());
     }
 
     /// Gives up a claim in whatever state it is. An unknown key is a no-op.

@@ -91,7 +91,12 @@ pub(crate) struct Places {
 // === impl Inputs ===
 
 impl Inputs {
-    /// Applies the formula.
+    /// Applies the formula: `need = acquired + pending + unavailable + idle`, rounded up to instances and cut to what the
+    /// ceiling leaves beside instances being deleted. `idle` is `idle_count`, or with a factor
+    /// `max(idle_count, min(ceil(scale_factor x acquired), scale_factor_limit))`.
+    ///
+    /// That capacity is counted in slots, that the factor has a minimum and a limit, and that nothing is concluded from
+    /// more slots in use than there are, is GitLab Runner's behaviour; the exact formula is this project's.
     #[must_use]
     pub fn wanted(&self) -> Wanted {
         let capacity = u64::from(self.capacity_per_instance.max(1));

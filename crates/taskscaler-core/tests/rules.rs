@@ -1,5 +1,7 @@
 //! The rules of a scaler's life, one test each, driven through the public interface.
 
+#![expect(clippy::expect_used, reason = "a test may fail")]
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

@@ -3,6 +3,8 @@
 //!
 //! A failure names its seed. `SIM_SEEDS=<first>..<end>` runs other seeds, for example one that failed, or a night full.
 
+#![expect(clippy::expect_used, clippy::print_stdout, reason = "a test may fail and say so")]
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -416,7 +418,11 @@ impl World {
             match self.cloud[&id].state {
                 SeenState::Creating if progress => self.set(&id, SeenState::Running),
                 SeenState::Deleting | SeenState::Timeout if progress => self.kill(&id),
-                _ => {}
+                SeenState::Creating
+                | SeenState::Running
+                | SeenState::Deleting
+                | SeenState::Deleted
+                | SeenState::Timeout => {}
             }
         }
     }

@@ -1,3 +1,33 @@
-//! Polls GitLab for jobs, hands them to executors, reloads its configuration and shuts down in order.
+//! Polls GitLab for jobs, hands them to executors, and shuts down in order.
+//!
+//! ```no_run
+//! use drover_manager::{Identity, Manager, ManagerOptions, control};
+//!
+//! async fn run(text: &str, identity: Identity) {
+//!     let loaded = config::parse(text, "config.toml", &|name| std::env::var(name).ok()).unwrap();
+//!     let (control, controlled) = control();
+//!     let manager = Manager::new(ManagerOptions::new(loaded, identity));
+//!     tokio::spawn(async move {
+//!         tokio::signal::ctrl_c().await.ok();
+//!         control.stop_forcefully("interrupt");
+//!     });
+//!     let ended = manager.run(controlled).await;
+//!     assert!(ended.unfinished.is_empty());
+//! }
+//! ```
+//!
+//! Who may ask GitLab when is decided by a pure part (`dispatch`); everything else here carries it out.
 
+mod control;
 mod dispatch;
+mod events;
+mod manager;
+mod numbers;
+mod providers;
+mod runner;
+
+pub use control::{Control, Controlled, Shutdown, control};
+pub use events::{JobLine, Jobs, Observer, Silent};
+pub use manager::{Ended, Manager, ManagerOptions, View};
+pub use providers::{BuiltIn, Providers};
+pub use runner::Identity;

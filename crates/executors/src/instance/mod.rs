@@ -170,13 +170,19 @@ impl InstanceExecutor {
 
     async fn say_dialing(&self, acquisition: &Acquisition, log: &JobLog) {
         let mut line = format!("Dialing instance {}", acquisition.instance());
-        if self.log_internal_ip || self.log_external_ip {
-            if let Ok(info) = acquisition.connect_info().await {
-                if let Some(address) = info.internal_addr.filter(|_| self.log_internal_ip) {
-                    line.push_str(&format!(", internal ip: {address}"));
-                }
-                if let Some(address) = info.external_addr.filter(|_| self.log_external_ip) {
-                    line.push_str(&format!(", external ip: {address}"));
+        if (self.log_internal_ip || self.log_external_ip)
+            && let Ok(info) = acquisition.connect_info().await
+        {
+            let shown = [
+                ("internal", info.internal_addr, self.log_internal_ip),
+                ("external", info.external_addr, self.log_external_ip),
+            ];
+            for (which, address, wanted) in shown {
+                if let Some(address) = address.filter(|_| wanted) {
+                    line.push_str(", ");
+                    line.push_str(which);
+                    line.push_str(" ip: ");
+                    line.push_str(&address);
                 }
             }
         }

@@ -85,7 +85,8 @@ impl Dispatcher {
             .filter(|(_, state)| state.may_ask(now))
             .min_by_key(|(index, state)| (state.last_turn, **index))
             .map(|(index, _)| *index)?;
-        let others = self.runners.iter().filter(|(index, state)| **index != runner && state.wants_a_place()).count();
+        let others =
+            self.runners.iter().filter(|(index, state)| **index != runner && state.wants_a_place()).count();
         self.taken += 1;
         self.turn += 1;
         let free = self.concurrent - self.taken;

@@ -159,12 +159,7 @@ impl RunnerState {
     }
 
     fn healthy(&mut self, healthy: bool, now: Duration) {
-        self.health.learn(
-            healthy,
-            now,
-            self.limits.unhealthy_requests_limit,
-            self.limits.unhealthy_interval,
-        );
+        self.health.learn(healthy, now, self.limits.unhealthy_requests_limit, self.limits.unhealthy_interval);
     }
 
     fn has_room(&self) -> bool {

@@ -66,7 +66,10 @@ fn a_strict_runner_waits_even_after_a_job() {
 
 #[test]
 fn requests_and_jobs_together_stay_below_concurrent_and_limit() {
-    let mut d = dispatcher(10, &[(A, RunnerLimits { limit: 2, request_concurrency: 5, adaptive: false, ..limits() })]);
+    let mut d = dispatcher(
+        10,
+        &[(A, RunnerLimits { limit: 2, request_concurrency: 5, adaptive: false, ..limits() })],
+    );
     assert!(d.next(at(1)).is_some());
     assert!(d.next(at(1)).is_some());
     assert_eq!(d.next(at(1)), None);

@@ -1,0 +1,738 @@
+//! The loop: asks GitLab for jobs as the dispatcher allows, and runs what comes.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::{Capabilities, Config, ExecutorName, Loaded, Runner, RunnerChange, Verdict};
+use executors::{Executor, JobReport, JobRun, Reservation, run_job};
+use gitlab_api::{
+    Client, JobCredentials, JobRequestOutcome, JobRequestReply, JobState, JobUpdate, ReceivedJob, RunnerInfo,
+};
+use job::{JobResult, Placement, TlsFiles};
+use taskscaler_core::Zone;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use trace::{LogOptions, UploadOptions};
+
+use crate::control::{Controlled, Shutdown};
+use crate::dispatch::{Answer, Ask, Dispatcher, RunnerIndex};
+use crate::events::{Jobs, Observer, Reporter, Silent};
+use crate::numbers::{Numbers, Taken};
+use crate::providers::{BuiltIn, Providers};
+use crate::runner::{EntryError, Identity, Surroundings, Working};
+
+/// How long requests under way may take to come back at a graceful shutdown: long enough for any answer that is on its
+/// way, so that no job is lost, and not as long as GitLab may hold a request.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(2);
+/// Pauses between tries to bring an entry to work.
+const START_PAUSES: [Duration; 5] = [
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(15),
+    Duration::from_secs(30),
+    Duration::from_secs(60),
+];
+
+/// What a manager is made of.
+pub struct ManagerOptions {
+    /// The configuration.
+    pub loaded: Loaded,
+    /// Folder of the configuration file, where relative paths start.
+    pub base: PathBuf,
+    /// The program and this manager.
+    pub identity: Identity,
+    /// Where job logs are spooled; private to the user.
+    pub spool: PathBuf,
+    /// Where instances come from.
+    pub providers: Arc<dyn Providers>,
+    /// Zone of the host, for policies that name none.
+    pub local_zone: Zone,
+    /// Hears what happens.
+    pub observer: Arc<dyn Observer>,
+    /// Hears about calls to GitLab.
+    pub api_observer: Option<Arc<dyn gitlab_api::Observer>>,
+    /// Hears about logs.
+    pub log_observer: Option<Arc<dyn trace::Observer>>,
+}
+
+/// How a manager ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Jobs that had not ended when the time for the shutdown was over.
+    pub unfinished: Vec<u64>,
+    /// What executors left behind, for people.
+    pub left_behind: Vec<String>,
+    /// The shutdown was a forceful one.
+    pub forced: bool,
+}
+
+/// A view on a manager from outside.
+#[derive(Clone)]
+pub struct View {
+    /// Jobs that run now.
+    pub jobs: Jobs,
+    executors: watch::Receiver<BTreeMap<String, Arc<dyn Executor>>>,
+}
+
+/// A manager, ready to run.
+pub struct Manager {
+    around: Arc<Surroundings>,
+    config: Config,
+    dispatcher: Dispatcher,
+    clock: Instant,
+    next_index: u64,
+    runners: BTreeMap<RunnerIndex, Entry>,
+    spool: PathBuf,
+    reporter: Arc<Reporter>,
+    log_observer: Option<Arc<dyn trace::Observer>>,
+    events: mpsc::UnboundedSender<Event>,
+    inbox: mpsc::UnboundedReceiver<Event>,
+    /// Requests under way; aborted at the end of a shutdown.
+    requests: JoinSet<()>,
+    interrupt: watch::Sender<Option<Arc<str>>>,
+    executors: watch::Sender<BTreeMap<String, Arc<dyn Executor>>>,
+    initial: Option<Loaded>,
+    asking: bool,
+}
+
+struct Entry {
+    /// Position in the file, while it is there.
+    label: String,
+    runner: Runner,
+    working: Option<Working>,
+    numbers: Numbers,
+    removed: bool,
+    jobs: usize,
+}
+
+enum Event {
+    Started(RunnerIndex, Box<Result<Working, EntryError>>, u32),
+    Answered { runner: RunnerIndex, reply: JobRequestReply, reservation: Box<dyn Reservation> },
+    Ended { runner: RunnerIndex, report: Box<JobReport>, taken: Taken },
+    Room(RunnerIndex),
+    StartAgain(RunnerIndex, u32),
+}
+
+// === impl ManagerOptions ===
+
+impl ManagerOptions {
+    /// Options with the built-in providers and nobody listening.
+    #[must_use]
+    pub fn new(loaded: Loaded, identity: Identity) -> Self {
+        Self {
+            loaded,
+            base: PathBuf::from("."),
+            identity,
+            spool: std::env::temp_dir(),
+            providers: Arc::new(BuiltIn),
+            local_zone: Zone::default(),
+            observer: Arc::new(Silent),
+            api_observer: None,
+            log_observer: None,
+        }
+    }
+}
+
+// === impl View ===
+
+impl View {
+    /// The executors at work, by the name of their runner.
+    #[must_use]
+    pub fn executors(&self) -> BTreeMap<String, Arc<dyn Executor>> {
+        self.executors.borrow().clone()
+    }
+}
+
+// === impl Manager ===
+
+impl Manager {
+    /// A manager that does nothing before [`run`](Self::run).
+    #[must_use]
+    pub fn new(options: ManagerOptions) -> Self {
+        let config = options.loaded.config.clone();
+        let (events, inbox) = mpsc::unbounded_channel();
+        let reporter = Arc::new(Reporter { jobs: Jobs::default(), observer: options.observer });
+        Self {
+            around: Arc::new(Surroundings {
+                identity: options.identity,
+                providers: options.providers,
+                base: options.base,
+                local_zone: options.local_zone,
+                observer: options.api_observer,
+            }),
+            dispatcher: Dispatcher::new(config.concurrent() as usize, config.check_interval()),
+            config,
+            clock: Instant::now(),
+            next_index: 0,
+            runners: BTreeMap::new(),
+            spool: options.spool,
+            reporter,
+            log_observer: options.log_observer,
+            events,
+            inbox,
+            requests: JoinSet::new(),
+            interrupt: watch::Sender::new(None),
+            executors: watch::Sender::new(BTreeMap::new()),
+            initial: Some(options.loaded),
+            asking: true,
+        }
+    }
+
+    /// A view that stays good while the manager runs.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View { jobs: self.reporter.jobs.clone(), executors: self.executors.subscribe() }
+    }
+
+    /// Runs until it is told to stop and has stopped.
+    pub async fn run(mut self, mut control: Controlled) -> Ended {
+        if let Some(loaded) = self.initial.take() {
+            self.begin(&loaded);
+        }
+        let mut shutdown = control.shutdown.clone();
+        while *shutdown.borrow_and_update() == Shutdown::None {
+            self.ask();
+            let wake = self.dispatcher.wake_at(self.now()).map(|at| self.clock + at);
+            tokio::select! {
+                biased;
+                _ = shutdown.changed() => {}
+                Some(event) = self.inbox.recv() => self.handle(event),
+                Some(loaded) = control.reloads.recv() => self.reload(*loaded),
+                Some(_) = self.requests.join_next(), if !self.requests.is_empty() => {}
+                () = sleep_until(wake) => {}
+            }
+        }
+        self.stop(shutdown).await
+    }
+
+    fn now(&self) -> Duration {
+        self.clock.elapsed()
+    }
+
+    /// Makes every request that may be made now.
+    fn ask(&mut self) {
+        let now = self.now();
+        while let Some(Ask { runner, may_wait }) = self.dispatcher.next(now) {
+            let Some(working) = self.runners.get(&runner).and_then(|entry| entry.working.as_ref()) else {
+                self.dispatcher.refused(runner, now);
+                continue;
+            };
+            // Subscribed before the attempt, so that room that comes in between is noticed.
+            let mut capacity = working.executor.capacity();
+            capacity.borrow_and_update();
+            let reservation = match working.executor.reserve() {
+                Ok(reservation) => reservation,
+                Err(why) => {
+                    tracing::debug!(runner = working.entry.label(), %why, "no free executor");
+                    self.reporter.observer.no_room(&working.entry.label());
+                    self.dispatcher.refused(runner, now);
+                    let events = self.events.clone();
+                    self.requests.spawn(async move {
+                        if capacity.changed().await.is_ok() {
+                            let _ = events.send(Event::Room(runner));
+                        }
+                    });
+                    continue;
+                }
+            };
+            let client = working.client.clone();
+            let request = working.job_request(&self.around.identity.system_id, may_wait);
+            let events = self.events.clone();
+            self.requests.spawn(async move {
+                let reply = client.request_job(&request).await;
+                let _ = events.send(Event::Answered { runner, reply, reservation });
+            });
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Started(runner, outcome, tries) => self.started(runner, *outcome, tries),
+            Event::StartAgain(runner, tries) => self.start(runner, tries),
+            Event::Answered { runner, reply, reservation } => self.answered(runner, reply, reservation),
+            Event::Ended { runner, report, taken } => self.ended(runner, *report, taken),
+            Event::Room(runner) => {
+                let now = self.now();
+                self.dispatcher.room(runner, now);
+            }
+        }
+    }
+
+    fn answered(&mut self, runner: RunnerIndex, reply: JobRequestReply, reservation: Box<dyn Reservation>) {
+        let now = self.now();
+        let retried = reply.retried;
+        let Some(entry) = self.runners.get_mut(&runner) else { return };
+        let label = entry.label.clone();
+        let correlation_id = reply.correlation_id.as_str();
+        let answer = match &reply.outcome {
+            JobRequestOutcome::Job(_) => Answer::Job { retried },
+            JobRequestOutcome::None => Answer::Nothing { retried },
+            JobRequestOutcome::Forbidden => {
+                tracing::error!(
+                    runner = label,
+                    correlation_id,
+                    "Checking for jobs... forbidden: GitLab refuses this runner's token"
+                );
+                Answer::Refused
+            }
+            JobRequestOutcome::Unavailable => {
+                tracing::warn!(
+                    runner = label,
+                    correlation_id,
+                    "Checking for jobs... GitLab instance currently unavailable"
+                );
+                Answer::Nothing { retried }
+            }
+            JobRequestOutcome::Failed(error) if error.is_client_error() => {
+                tracing::error!(runner = label, error = error.report(), "Checking for jobs... client error");
+                Answer::Refused
+            }
+            JobRequestOutcome::Failed(error) => {
+                tracing::warn!(
+                    runner = label,
+                    correlation_id,
+                    error = error.report(),
+                    "Checking for jobs... failed"
+                );
+                Answer::Nothing { retried }
+            }
+            JobRequestOutcome::Undecodable { id, error, .. } => {
+                tracing::error!(
+                    runner = label,
+                    job = id,
+                    error = error.report(),
+                    "Checking for jobs... received a job that cannot be read; it is reported as failed"
+                );
+                Answer::Nothing { retried }
+            }
+        };
+        if !answer.is_job() {
+            self.reporter.observer.asked_in_vain(&label);
+        }
+        self.dispatcher.answered(runner, answer, now);
+        let Some(working) = entry.working.as_ref() else { return };
+        match reply.outcome {
+            JobRequestOutcome::Job(received) => {
+                let job = self.start_job(runner, *received, reservation, reply.correlation_id);
+                tracing::info!(runner = label, job, "Checking for jobs... received");
+            }
+            JobRequestOutcome::Undecodable { id, token, .. } => {
+                let client = working.client.clone();
+                let info = Arc::clone(&working.info);
+                let credentials = JobCredentials { id, token: token.0 };
+                tokio::spawn(async move { fail(&client, &credentials, info).await });
+            }
+            JobRequestOutcome::None
+            | JobRequestOutcome::Forbidden
+            | JobRequestOutcome::Unavailable
+            | JobRequestOutcome::Failed(_) => {}
+        }
+    }
+
+    fn start_job(
+        &mut self,
+        runner: RunnerIndex,
+        received: ReceivedJob,
+        reservation: Box<dyn Reservation>,
+        correlation_id: String,
+    ) -> u64 {
+        let job = received.job.id;
+        let Some(entry) = self.runners.get_mut(&runner) else { return job };
+        let Some(working) = entry.working.as_ref() else { return job };
+        let taken = entry.numbers.take(received.job.job_info.project_id);
+        entry.jobs += 1;
+        for oddity in &received.job.oddities {
+            tracing::warn!(job, oddity, "a part of the job has an unexpected form and is ignored");
+        }
+        let queued =
+            Duration::try_from_secs_f64(received.job.job_info.time_in_queue_seconds).unwrap_or_default();
+        self.reporter.jobs.begin(job, &entry.label);
+        self.reporter.observer.job_received(&entry.label, job, queued);
+        let tls = &received.tls;
+        let text = |pem: &Option<Arc<str>>| pem.as_deref().unwrap_or_default().to_owned();
+        let placement = Placement {
+            concurrent_id: taken.id,
+            concurrent_project_id: taken.project_id,
+            correlation_id,
+            tls: TlsFiles {
+                ca: text(&tls.ca_chain),
+                cert: text(&tls.cert),
+                key: tls.key.clone().unwrap_or_default(),
+            },
+            ..Placement::default()
+        };
+        let defaults = LogOptions::default();
+        let log = LogOptions {
+            output_limit: working.entry.output_limit() / 1024,
+            directory: self.spool.clone(),
+            observer: self.log_observer.clone().unwrap_or(defaults.observer),
+            ..LogOptions::default()
+        };
+        let defaults = UploadOptions::default();
+        let upload = UploadOptions {
+            dynamic_force_interval: working
+                .entry
+                .feature_flag("FF_USE_DYNAMIC_TRACE_FORCE_SEND_INTERVAL")
+                .unwrap_or(false),
+            final_update_retry_limit: working.entry.final_update_attempts(),
+            observer: self.log_observer.clone().unwrap_or(defaults.observer),
+            ..UploadOptions::default()
+        };
+        let run = JobRun {
+            received,
+            executor: Arc::clone(&working.executor),
+            reservation,
+            client: working.client.clone(),
+            info: Arc::clone(&working.info),
+            runner: Arc::clone(&working.facts),
+            placement,
+            log,
+            upload,
+            interrupt: self.interrupt.subscribe(),
+            watcher: Arc::clone(&self.reporter) as Arc<dyn executors::JobWatcher>,
+        };
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let report = Box::new(run_job(run).await);
+            let _ = events.send(Event::Ended { runner, report, taken });
+        });
+        job
+    }
+
+    fn ended(&mut self, runner: RunnerIndex, report: JobReport, taken: Taken) {
+        self.reporter.jobs.end(report.job);
+        self.dispatcher.job_ended(runner);
+        let Some(entry) = self.runners.get_mut(&runner) else { return };
+        entry.jobs -= 1;
+        entry.numbers.give_back(taken);
+        let failure = match &report.result {
+            Some(JobResult::Failed(failure)) => Some(failure.reason.as_str()),
+            Some(JobResult::Success) | None => None,
+        };
+        let duration = report.duration;
+        tracing::info!(runner = entry.label, job = report.job, failure, ?duration, "job ended");
+        self.reporter.observer.job_ended(&entry.label, report.job, failure, duration);
+        self.retire_if_done(runner);
+    }
+}
+
+// === impl Manager: entries ===
+
+impl Manager {
+    /// Brings all entries of the first configuration to work.
+    fn begin(&mut self, loaded: &Loaded) {
+        let verdicts = self.verdicts(loaded);
+        for (runner, verdict) in loaded.config.runners.iter().zip(verdicts) {
+            self.add(runner.clone(), verdict);
+        }
+    }
+
+    fn verdicts(&self, loaded: &Loaded) -> Vec<Verdict> {
+        let capabilities =
+            Capabilities { executors: vec![ExecutorName::Instance], plugins: self.around.providers.names() };
+        loaded.verdicts(&capabilities)
+    }
+
+    fn add(&mut self, runner: Runner, verdict: Verdict) {
+        if let Verdict::Refused(why) = verdict {
+            tracing::error!(runner = runner.label(), %why, "this runner entry takes no jobs; the others do");
+            return;
+        }
+        self.next_index += 1;
+        let index = RunnerIndex(self.next_index);
+        let entry = Entry {
+            label: runner.label(),
+            runner,
+            working: None,
+            numbers: Numbers::default(),
+            removed: false,
+            jobs: 0,
+        };
+        self.runners.insert(index, entry);
+        self.start(index, 0);
+    }
+
+    fn start(&mut self, index: RunnerIndex, tries: u32) {
+        let Some(entry) = self.runners.get(&index).filter(|entry| !entry.removed) else { return };
+        let (runner, config, around) = (entry.runner.clone(), self.config.clone(), Arc::clone(&self.around));
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let outcome = Working::start(runner, &config, &around).await;
+            let _ = events.send(Event::Started(index, Box::new(outcome), tries));
+        });
+    }
+
+    fn started(&mut self, index: RunnerIndex, outcome: Result<Working, EntryError>, tries: u32) {
+        let Some(entry) = self.runners.get_mut(&index) else { return };
+        match outcome {
+            Ok(working) => {
+                tracing::info!(
+                    runner = entry.label,
+                    executor = working.executor.kind(),
+                    "runner entry takes jobs"
+                );
+                self.dispatcher.set_runner(index, working.limits());
+                self.reporter.observer.runner_started(&entry.label);
+                let label = entry.label.clone();
+                let executor = Arc::clone(&working.executor);
+                entry.working = Some(working);
+                self.executors.send_modify(|all| {
+                    all.insert(label, executor);
+                });
+                self.retire_if_done(index);
+            }
+            Err(error) => {
+                let error: &(dyn std::error::Error + 'static) = &error;
+                if entry.removed {
+                    self.runners.remove(&index);
+                } else if let Some(pause) = pause_before_retry(error, tries) {
+                    tracing::error!(
+                        runner = entry.label,
+                        error = chain(error),
+                        ?pause,
+                        "runner entry cannot work yet; it is tried again"
+                    );
+                    let events = self.events.clone();
+                    tokio::spawn(async move {
+                        tokio::time::sleep(pause).await;
+                        let _ = events.send(Event::StartAgain(index, tries + 1));
+                    });
+                } else {
+                    tracing::error!(
+                        runner = entry.label,
+                        error = chain(error),
+                        "this runner entry takes no jobs; the others do"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Puts another configuration in force. Running jobs keep what they started with.
+    fn reload(&mut self, loaded: Loaded) {
+        let verdicts = self.verdicts(&loaded);
+        let diff = self.config.diff(&loaded.config);
+        for change in diff.global.iter().filter(|change| change.reload == config::Reload::Restart) {
+            tracing::warn!(key = change.key, "the changed key takes effect after a restart");
+        }
+        let old = std::mem::replace(&mut self.config, loaded.config);
+        self.dispatcher.configure(self.config.concurrent() as usize, self.config.check_interval());
+        for change in diff.runners {
+            match change {
+                RunnerChange::Same { .. } => {}
+                RunnerChange::Changed { old: before, new, changes } => {
+                    let runner = self.config.runners[new].clone();
+                    let restart = changes.iter().any(|change| change.reload == config::Reload::Restart);
+                    let at = self.position(&old.runners[before]);
+                    match (at, &verdicts[new]) {
+                        (Some(index), Verdict::Runnable) if !restart => self.change(index, runner),
+                        (Some(index), verdict) => {
+                            self.remove(index);
+                            self.add(runner, verdict.clone());
+                        }
+                        (None, verdict) => self.add(runner, verdict.clone()),
+                    }
+                }
+                RunnerChange::Added { new } => {
+                    self.add(self.config.runners[new].clone(), verdicts[new].clone());
+                }
+                RunnerChange::Removed { old: before } => {
+                    if let Some(index) = self.position(&old.runners[before]) {
+                        self.remove(index);
+                    }
+                }
+            }
+        }
+        self.dispatcher.clear_health();
+        tracing::info!(
+            runners = self.runners.len(),
+            concurrent = self.config.concurrent(),
+            "configuration loaded"
+        );
+    }
+
+    fn position(&self, runner: &Runner) -> Option<RunnerIndex> {
+        let same = |entry: &Entry| {
+            !entry.removed
+                && entry.runner.name() == runner.name()
+                && entry.runner.short_token() == runner.short_token()
+        };
+        self.runners.iter().find(|(_, entry)| same(entry)).map(|(index, _)| *index)
+    }
+
+    fn change(&mut self, index: RunnerIndex, runner: Runner) {
+        let Some(entry) = self.runners.get_mut(&index) else { return };
+        entry.runner = runner.clone();
+        if let Some(working) = entry.working.as_mut() {
+            working.reconfigure(runner, &self.around);
+            self.dispatcher.set_runner(index, working.limits());
+            tracing::info!(runner = entry.label, "runner entry changed");
+        } else {
+            self.start(index, 0);
+        }
+    }
+
+    fn remove(&mut self, index: RunnerIndex) {
+        let Some(entry) = self.runners.get_mut(&index) else { return };
+        entry.removed = true;
+        tracing::info!(
+            runner = entry.label,
+            jobs = entry.jobs,
+            "runner entry removed; its jobs run to their end"
+        );
+        self.dispatcher.remove_runner(index);
+        self.retire_if_done(index);
+    }
+
+    /// The executor of a removed entry ends after its last job.
+    fn retire_if_done(&mut self, index: RunnerIndex) {
+        let done = self.runners.get(&index).is_some_and(|entry| entry.removed && entry.jobs == 0);
+        if !done {
+            return;
+        }
+        let Some(entry) = self.runners.remove(&index) else { return };
+        let Some(working) = entry.working else { return };
+        self.executors.send_modify(|all| {
+            let ours = all.get(&entry.label).is_some_and(|executor| Arc::ptr_eq(executor, &working.executor));
+            if ours {
+                all.remove(&entry.label);
+            }
+        });
+        tokio::spawn(async move {
+            for left in working.executor.shutdown().await {
+                tracing::warn!(runner = entry.label, left, "left behind");
+            }
+        });
+    }
+}
+
+// === impl Manager: the end ===
+
+impl Manager {
+    async fn stop(mut self, mut shutdown: watch::Receiver<Shutdown>) -> Ended {
+        self.asking = false;
+        let mut forced = self.escalate(&shutdown.borrow_and_update().clone());
+        if forced.is_none() {
+            tracing::info!("Starting graceful shutdown, waiting for builds to finish");
+        }
+        let patience = Instant::now() + REQUEST_PATIENCE;
+        let mut requests_over = false;
+        loop {
+            let (jobs, asking) = self.dispatcher.load();
+            if asking > 0 && !requests_over && Instant::now() >= patience {
+                requests_over = true;
+                self.requests.abort_all();
+            }
+            if jobs == 0 && (asking == 0 || requests_over) && self.inbox.is_empty() {
+                break;
+            }
+            if forced.is_some_and(|end| Instant::now() >= end) {
+                break;
+            }
+            let wait_for_requests = (asking > 0 && !requests_over).then_some(patience);
+            let next = [forced, wait_for_requests].into_iter().flatten().min();
+            tokio::select! {
+                biased;
+                changed = shutdown.changed(), if forced.is_none() => {
+                    // Without a sender nobody can escalate any more.
+                    if changed.is_ok() {
+                        forced = self.escalate(&shutdown.borrow_and_update().clone());
+                    } else {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                Some(event) = self.inbox.recv() => self.handle(event),
+                () = sleep_until(next) => {}
+            }
+        }
+        let unfinished: Vec<u64> = self.reporter.jobs.list().iter().map(|line| line.job).collect();
+        if !unfinished.is_empty() {
+            tracing::error!(jobs = ?unfinished, "jobs had not ended when the time for the shutdown was over");
+        }
+        let left_behind = self.shut_executors_down().await;
+        Ended { unfinished, left_behind, forced: forced.is_some() }
+    }
+
+    /// Interrupts running jobs if the shutdown is a forceful one; returns when its time is over.
+    fn escalate(&self, state: &Shutdown) -> Option<Instant> {
+        let Shutdown::Forceful(signal) = state else { return None };
+        tracing::warn!(%signal, "Starting forceful shutdown");
+        self.interrupt.send_replace(Some(Arc::clone(signal)));
+        Some(Instant::now() + self.config.shutdown_timeout())
+    }
+
+    async fn shut_executors_down(&mut self) -> Vec<String> {
+        let mut all = JoinSet::new();
+        for entry in std::mem::take(&mut self.runners).into_values() {
+            if let Some(working) = entry.working {
+                all.spawn(async move {
+                    let left = working.executor.shutdown().await;
+                    left.into_iter().map(|text| format!("{}: {text}", entry.label)).collect::<Vec<_>>()
+                });
+            }
+        }
+        let end = Instant::now() + self.config.shutdown_timeout();
+        let mut left_behind = Vec::new();
+        loop {
+            match tokio::time::timeout_at(end, all.join_next()).await {
+                Ok(Some(Ok(left))) => left_behind.extend(left),
+                Ok(Some(Err(error))) => left_behind.push(format!("an executor ended abnormally: {error}")),
+                Ok(None) => break,
+                Err(_) => {
+                    left_behind.push("an executor did not shut down in time".to_owned());
+                    break;
+                }
+            }
+        }
+        left_behind
+    }
+}
+
+// === helpers ===
+
+/// Tells GitLab that a job that cannot be read has failed, so that it does not wait for its timeout.
+async fn fail(client: &Client, credentials: &JobCredentials, info: Arc<RunnerInfo>) {
+    let update = JobUpdate {
+        state: JobState::Failed,
+        failure_reason: Some("runner_system_failure".to_owned()),
+        checksum: None,
+        bytesize: None,
+        exit_code: None,
+        info,
+    };
+    client.update_job(credentials, &update).await;
+}
+
+/// Failures of the cloud pass; mistakes in the entry do not.
+fn pause_before_retry(error: &(dyn std::error::Error + 'static), tries: u32) -> Option<Duration> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(group) = error.downcast_ref::<fleeting::GroupError>() {
+            let last = START_PAUSES.len() - 1;
+            return (!group.needs_operator()).then(|| START_PAUSES[(tries as usize).min(last)]);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+async fn sleep_until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}

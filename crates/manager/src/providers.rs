@@ -1,0 +1,43 @@
+//! The one place that knows which providers exist.
+
+use std::sync::Arc;
+
+use fleeting::{GroupError, InstanceGroup};
+use fleeting_local::LocalGroup;
+use fleeting_static::StaticGroup;
+use serde_json::Value;
+
+/// Makes instance groups from the `plugin` and `plugin_config` of runner entries.
+pub trait Providers: Send + Sync + 'static {
+    /// Names that `plugin` may have.
+    fn names(&self) -> Vec<String>;
+
+    /// The group that an entry asks for.
+    ///
+    /// # Errors
+    /// The provider's verdict on its configuration.
+    fn group(&self, name: &str, config: &Value) -> Result<Arc<dyn InstanceGroup>, GroupError>;
+}
+
+/// The providers that are built in.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BuiltIn;
+
+impl Providers for BuiltIn {
+    fn names(&self) -> Vec<String> {
+        vec!["local".to_owned(), "static".to_owned()]
+    }
+
+    fn group(&self, name: &str, config: &Value) -> Result<Arc<dyn InstanceGroup>, GroupError> {
+        match name {
+            "local" => Ok(Arc::new(LocalGroup::from_plugin_config(config)?)),
+            "static" => Ok(Arc::new(StaticGroup::from_plugin_config(config)?)),
+            unknown => Err(GroupError::Configuration {
+                message: format!(
+                    "plugin `{unknown}` is not built in; this build has {}",
+                    self.names().join(", ")
+                ),
+            }),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! One runner entry at work: its client, its executor, and what its jobs need to know of it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::{Config, ExecutorName, Runner};
+use executors::{Executor, InstanceExecutor, InstanceParts, InstanceStartError};
+use gitlab_api::{
+    Client, ClientError, ClientOptions, InfoFields, JobRequest, RunnerInfo, SecretString, TlsFiles, Token,
+};
+use job::{Product, RunnerFacts, Shell};
+use taskscaler_core::Zone;
+
+use crate::dispatch::RunnerLimits;
+use crate::providers::Providers;
+
+/// The program, as it presents itself to GitLab, in logs and in variables.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Name, version and source revision.
+    pub product: Product,
+    /// Identity of this manager at GitLab.
+    pub system_id: String,
+    /// Host name, for `Running on ... via ...`.
+    pub host: String,
+}
+
+/// What all entries share.
+pub(crate) struct Surroundings {
+    pub(crate) identity: Identity,
+    pub(crate) providers: Arc<dyn Providers>,
+    /// Folder of the configuration file, where relative paths start.
+    pub(crate) base: PathBuf,
+    pub(crate) local_zone: Zone,
+    pub(crate) observer: Option<Arc<dyn gitlab_api::Observer>>,
+}
+
+/// A runner entry that takes jobs.
+pub(crate) struct Working {
+    pub(crate) entry: Runner,
+    pub(crate) client: Client,
+    pub(crate) executor: Arc<dyn Executor>,
+    pub(crate) info: Arc<RunnerInfo>,
+    pub(crate) facts: Arc<RunnerFacts>,
+    pub(crate) token: SecretString,
+}
+
+/// Why an entry takes no jobs.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EntryError {
+    #[error("the entry has no token")]
+    NoToken,
+    #[error("cannot talk to GitLab")]
+    Client(#[source] ClientError),
+    #[error("plugin `{plugin}`: {source}")]
+    Plugin { plugin: String, source: fleeting::GroupError },
+    #[error("executor `{0}` is not available in this build")]
+    Executor(String),
+    #[error(transparent)]
+    Instance(#[from] InstanceStartError),
+}
+
+// === impl Working ===
+
+impl Working {
+    /// Brings an entry to work: reads its files, reaches its group.
+    pub(crate) async fn start(
+        entry: Runner,
+        global: &Config,
+        around: &Surroundings,
+    ) -> Result<Self, EntryError> {
+        let token = entry.token().ok_or(EntryError::NoToken)?.clone();
+        let client = client(&entry, global, around)?;
+        let executor = executor(&entry, around).await?;
+        let info = RunnerInfo::new(InfoFields {
+            executor: executor.kind().to_owned(),
+            shell: entry.shell().as_str().to_owned(),
+            features: executor.features(),
+            labels: global.labels_of(&entry),
+            ..InfoFields::of_this_build(
+                &around.identity.product.name,
+                &around.identity.product.version,
+                &around.identity.product.revision,
+            )
+        })
+        .map_err(EntryError::Client)?;
+        let facts = Arc::new(facts(&entry, executor.kind(), &around.identity, &token));
+        Ok(Self { entry, client, executor, info: Arc::new(info), facts, token })
+    }
+
+    /// Takes over what can change without a restart.
+    pub(crate) fn reconfigure(&mut self, entry: Runner, around: &Surroundings) {
+        self.executor.configure(&entry);
+        self.facts = Arc::new(facts(&entry, self.executor.kind(), &around.identity, &self.token));
+        self.entry = entry;
+    }
+
+    pub(crate) fn job_request(&self, system_id: &str, long_poll: bool) -> JobRequest {
+        JobRequest {
+            token: self.token.clone(),
+            system_id: system_id.to_owned(),
+            info: Arc::clone(&self.info),
+            session: None,
+            long_poll,
+        }
+    }
+
+    pub(crate) fn limits(&self) -> RunnerLimits {
+        RunnerLimits {
+            limit: self.entry.limit().map_or(0, |limit| limit as usize),
+            request_concurrency: self.entry.request_concurrency() as usize,
+            adaptive: self.entry.feature_flag("FF_USE_ADAPTIVE_REQUEST_CONCURRENCY").unwrap_or(true),
+            strict_check_interval: self.entry.strict_check_interval,
+            unhealthy_requests_limit: self.entry.unhealthy_requests_limit(),
+            unhealthy_interval: self.entry.unhealthy_interval(),
+        }
+    }
+}
+
+fn client(entry: &Runner, global: &Config, around: &Surroundings) -> Result<Client, EntryError> {
+    let mut options = ClientOptions::new(entry.url());
+    options.tls = tls_files(entry, &around.base);
+    let product = &around.identity.product;
+    let fields = InfoFields::of_this_build(&product.name, &product.version, &product.revision);
+    options.user_agent = gitlab_api::user_agent(&fields, "main");
+    options.connection_max_age = global.connection_max_age().unwrap_or(Duration::ZERO);
+    options.observer.clone_from(&around.observer);
+    Client::new(options).map_err(EntryError::Client)
+}
+
+/// The configured files, else those that are named after the host in `certs/`.
+pub(crate) fn tls_files(entry: &Runner, base: &Path) -> TlsFiles {
+    let host = url::Url::parse(entry.url()).ok().and_then(|url| url.host_str().map(str::to_owned));
+    let file = |configured: Option<&String>, ending: &str| match configured {
+        Some(path) => Some(base.join(path)),
+        None => {
+            let path = base.join("certs").join(format!("{}.{ending}", host.as_deref()?));
+            path.exists().then_some(path)
+        }
+    };
+    TlsFiles {
+        ca_file: file(entry.tls_ca_file.as_ref(), "crt"),
+        cert_file: file(entry.tls_cert_file.as_ref(), "auth.crt"),
+        key_file: file(entry.tls_key_file.as_ref(), "auth.key"),
+    }
+}
+
+async fn executor(entry: &Runner, around: &Surroundings) -> Result<Arc<dyn Executor>, EntryError> {
+    match entry.executor() {
+        Some(ExecutorName::Instance) => {
+            let autoscaler = entry.autoscaler.as_ref();
+            let plugin = autoscaler.and_then(|autoscaler| autoscaler.plugin());
+            let name = plugin.map(|plugin| plugin.name).unwrap_or_default();
+            let config = autoscaler.map(config::Autoscaler::plugin_config).unwrap_or_default();
+            let group = around
+                .providers
+                .group(&name, &config)
+                .map_err(|source| EntryError::Plugin { plugin: name, source })?;
+            let parts = InstanceParts {
+                group,
+                base: around.base.clone(),
+                local: around.local_zone,
+                heartbeats: entry.feature_flag("FF_USE_FLEETING_ACQUIRE_HEARTBEATS").unwrap_or(false),
+            };
+            Ok(Arc::new(InstanceExecutor::start(entry, parts).await?))
+        }
+        Some(
+            other @ (ExecutorName::DockerAutoscaler
+            | ExecutorName::DockerMachine
+            | ExecutorName::Docker
+            | ExecutorName::Shell
+            | ExecutorName::Ssh
+            | ExecutorName::Custom
+            | ExecutorName::Kubernetes
+            | ExecutorName::Virtualbox
+            | ExecutorName::Parallels),
+        ) => Err(EntryError::Executor(other.as_str().to_owned())),
+        None => Err(EntryError::Executor(entry.executor.clone().unwrap_or_default())),
+    }
+}
+
+fn facts(entry: &Runner, executor: &str, identity: &Identity, token: &SecretString) -> RunnerFacts {
+    // The executor refused shells that scripts cannot be written for.
+    let shell: Shell = entry.shell().as_str().parse().unwrap_or_default();
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let mut facts = RunnerFacts::new(identity.product.clone(), executor, shell, entry.url());
+    facts.name = entry.name().to_owned();
+    facts.token = Token(token.clone());
+    facts.short_token = entry.short_token().to_owned();
+    facts.system_id.clone_from(&identity.system_id);
+    facts.manager_host.clone_from(&identity.host);
+    facts.clone_url = text(&entry.clone_url);
+    if let Some(builds) = &entry.builds_dir {
+        facts.builds_dir.clone_from(builds);
+    }
+    if let Some(cache) = &entry.cache_dir {
+        facts.cache_dir.clone_from(cache);
+    }
+    facts.environment = entry.environment.to_vec();
+    facts.pre_get_sources_script = text(&entry.pre_get_sources_script);
+    facts.post_get_sources_script = text(&entry.post_get_sources_script);
+    facts.pre_build_script = text(&entry.pre_build_script);
+    facts.post_build_script = text(&entry.post_build_script);
+    facts.feature_flags.clone_from(&entry.feature_flags);
+    facts.debug_trace_disabled = entry.debug_trace_disabled;
+    facts.custom_build_dir = entry.custom_build_dir().unwrap_or(false);
+    facts.clean_git_config = entry.clean_git_config.unwrap_or(true);
+    facts.safe_directory_checkout = entry.safe_directory_checkout.unwrap_or(false);
+    facts.prepare_timeout = entry.prepare_timeout();
+    facts.get_sources_timeout = entry.get_sources_timeout();
+    if let Some(artifact) = &entry.artifact {
+        facts.artifact_upload_timeout = Some(artifact.upload_timeout());
+        facts.artifact_response_header_timeout = Some(artifact.response_header_timeout());
+    }
+    facts
+}

@@ -47,9 +47,11 @@ mod model;
 mod path;
 mod read;
 mod reference;
+mod scalars;
 mod schema;
 mod source;
 mod values;
+mod zone;
 
 pub use capability::{Capabilities, ExecutorName, PluginReference, Verdict};
 pub use diagnostic::{Diagnostic, Excerpt, Report, Severity};
@@ -70,3 +72,4 @@ pub use reference::{reference, schema};
 pub use schema::{Key, Kind, Reload, Table};
 pub use secrecy::{ExposeSecret, SecretString};
 pub use values::{Assignments, ByteSize, Expanded, ExpandedSecret, NanoCpus, PullPolicies, RawTable};
+pub use zone::{local_zone, resolve_zone};

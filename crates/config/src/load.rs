@@ -75,7 +75,7 @@ pub fn parse(
         diagnostics.iter().filter(|found| found.is_error()).map(|found| found.key.clone()).collect();
     let found = check::check(&config).into_iter().filter(|found| !broken.contains(&found.key)).collect();
     diagnostics.extend(located(found, &source, &places));
-    diagnostics.sort_by_key(|diagnostic| (diagnostic.line.unwrap_or(0), diagnostic.severity));
+    sort(&mut diagnostics);
 
     if unreadable || diagnostics.iter().any(|found| found.is_error() && found.runner.is_none()) {
         return Err(Invalid { file: file.to_owned(), diagnostics });
@@ -123,7 +123,7 @@ impl Loaded {
         let source = Source::new(&self.text);
         let found = located(check::check_files(&self.config, base), &source, &self.places);
         self.diagnostics.extend(found);
-        self.diagnostics.sort_by_key(|diagnostic| (diagnostic.line.unwrap_or(0), diagnostic.severity));
+        sort(&mut self.diagnostics);
     }
 
     /// Whether anything is to be said at this severity or worse.
@@ -153,6 +153,11 @@ impl fmt::Display for Invalid {
 }
 
 impl std::error::Error for Invalid {}
+
+/// Brings diagnostics into the order of the file; those without a place come first.
+fn sort(diagnostics: &mut [Diagnostic]) {
+    diagnostics.sort_by_key(|found| (found.line, found.column, found.severity));
+}
 
 /// Gives each finding the place of its key, or of the nearest table around it.
 pub(crate) fn located(found: Vec<Diagnostic>, source: &Source<'_>, places: &Places) -> Vec<Diagnostic> {

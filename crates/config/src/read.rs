@@ -3,12 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
-use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use secrecy::{ExposeSecret, SecretString};
-use taskscaler_core::go_duration::{self, DurationProblem};
-use toml::de::{DeFloat, DeInteger, DeTable, DeValue};
+use toml::de::{DeTable, DeValue};
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::diff::Change;
@@ -124,6 +120,24 @@ impl KeyPath {
         self.0.get(..cut).map(|parent| Self(parent.to_owned()))
     }
 
+    /// The table at this path as its header is written, with a preposition: `in [[runners.autoscaler.policy]]`.
+    fn within(&self) -> String {
+        if self.0.is_empty() {
+            return "at the top level".to_owned();
+        }
+        let mut name = String::with_capacity(self.0.len());
+        let mut depth = 0_usize;
+        for c in self.0.chars() {
+            match c {
+                '[' => depth += 1,
+                ']' => depth = depth.saturating_sub(1),
+                _ if depth == 0 => name.push(c),
+                _ => {}
+            }
+        }
+        if self.0.ends_with(']') { format!("in [[{name}]]") } else { format!("in [{name}]") }
+    }
+
     /// The runner entry that the path is in.
     pub(crate) fn runner(&self) -> Option<usize> {
         self.0.strip_prefix("runners[")?.split_once(']')?.0.parse().ok()
@@ -178,7 +192,7 @@ impl<'a> Reader<'a> {
                 Some(key) => key,
                 None => match T::TABLE.keys.iter().find(|key| key.name.eq_ignore_ascii_case(name)) {
                     Some(key) => {
-                        self.odd_case(&span, at, name, key.name, T::TABLE);
+                        self.odd_case(&span, at, name, key.name);
                         key
                     }
                     None => {
@@ -192,7 +206,7 @@ impl<'a> Reader<'a> {
                     Severity::Error,
                     "duplicate-key",
                     at.key(key.name).as_str(),
-                    format!("`{}` is set twice in {}, in different case", key.name, T::TABLE.header),
+                    format!("`{}` is set twice {}, in different case", key.name, at.within()),
                 );
                 self.report(&span, at, diagnostic.hint("keep one of the two"));
                 continue;
@@ -218,12 +232,10 @@ impl<'a> Reader<'a> {
     pub(crate) fn text<'v>(&mut self, value: &'v Node<'_>, at: &KeyPath, kind: &Kind) -> Option<&'v str> {
         let text = value.get_ref().as_str();
         if text.is_none() {
-            let hint = match value.get_ref() {
-                DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) if !kind.is_secret() => {
-                    Some(format!("put the value in quotes: {} = \"...\"", last(at)))
-                }
-                _ => None,
-            };
+            let is_scalar =
+                matches!(value.get_ref(), DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_));
+            let hint = (is_scalar && !kind.is_secret())
+                .then(|| format!("put the value in quotes: {} = \"...\"", last(at)));
             self.wrong(value, at, kind, &format!("found {}", found(value)), hint.as_deref());
         }
         text
@@ -253,16 +265,15 @@ impl<'a> Reader<'a> {
         self.places.insert(at.clone(), Place { key: span.clone(), value: span });
     }
 
-    fn odd_case(&mut self, span: &Range<usize>, at: &KeyPath, name: &str, known: &str, table: &Table) {
-        let message = format!("key `{name}` in {} is written `{known}` in the documentation", table.header);
+    fn odd_case(&mut self, span: &Range<usize>, at: &KeyPath, name: &str, known: &str) {
+        let message = format!("key `{name}` {} is written `{known}` in the documentation", at.within());
         let diagnostic = Diagnostic::new(Severity::Warning, "key-case", at.key(known).as_str(), message)
             .hint("it is read as meant; rename it so that every tool finds it");
         self.report(span, at, diagnostic);
     }
 
     fn unknown(&mut self, span: &Range<usize>, at: &KeyPath, name: &str, table: &'static Table) {
-        let place = if table.header.starts_with('[') { "in" } else { "at" };
-        let mut message = format!("unknown key `{name}` {place} {}", table.header);
+        let mut message = format!("unknown key `{name}` {}", at.within());
         let mut hint = None;
         let mut elsewhere = Vec::new();
         self.root.walk(&mut |other| {
@@ -318,7 +329,7 @@ fn nearest(name: &str, table: &Table) -> Option<&'static str> {
 }
 
 /// The last part of a path, with its index.
-fn last(at: &KeyPath) -> &str {
+pub(crate) fn last(at: &KeyPath) -> &str {
     at.0.rsplit('.').next().unwrap_or(&at.0)
 }
 
@@ -335,216 +346,7 @@ pub(crate) fn found(value: &Node<'_>) -> &'static str {
     }
 }
 
-fn integer(value: &DeInteger<'_>) -> Option<i64> {
-    i64::from_str_radix(value.as_str(), value.radix()).ok()
-}
-
-fn float(value: &DeFloat<'_>) -> Option<f64> {
-    value.as_str().parse().ok()
-}
-
-/// The value as owned TOML.
-pub(crate) fn owned(value: &DeValue<'_>) -> Option<toml::Value> {
-    Some(match value {
-        DeValue::String(text) => toml::Value::String(text.to_string()),
-        DeValue::Integer(number) => toml::Value::Integer(integer(number)?),
-        DeValue::Float(number) => toml::Value::Float(float(number)?),
-        DeValue::Boolean(value) => toml::Value::Boolean(*value),
-        DeValue::Datetime(value) => toml::Value::Datetime(*value),
-        DeValue::Array(items) => {
-            toml::Value::Array(items.iter().map(|item| owned(item.get_ref())).collect::<Option<_>>()?)
-        }
-        DeValue::Table(table) => toml::Value::Table(
-            table
-                .iter()
-                .map(|(name, value)| Some((name.get_ref().to_string(), owned(value.get_ref())?)))
-                .collect::<Option<_>>()?,
-        ),
-    })
-}
-
 // === impl Value ===
-
-impl Value for String {
-    const KIND: Kind = Kind::String;
-
-    fn is_blank(value: &Node<'_>) -> bool {
-        value.get_ref().as_str() == Some("")
-    }
-
-    fn read(value: &Node<'_>, at: &KeyPath, reader: &mut Reader<'_>) -> Option<Self> {
-        reader.text(value, at, &Self::KIND).map(ToOwned::to_owned)
-    }
-
-    fn same(&self, other: &Self) -> bool {
-        self == other
-    }
-}
-
-impl Value for SecretString {
-    const KIND: Kind = Kind::Secret;
-
-    fn is_blank(value: &Node<'_>) -> bool {
-        value.get_ref().as_str() == Some("")
-    }
-
-    fn read(value: &Node<'_>, at: &KeyPath, reader: &mut Reader<'_>) -> Option<Self> {
-        reader.text(value, at, &Self::KIND).map(Self::from)
-    }
-
-    fn same(&self, other: &Self) -> bool {
-        self.expose_secret() == other.expose_secret()
-    }
-}
-
-impl Value for bool {
-    const KIND: Kind = Kind::Boolean;
-
-    fn read(value: &Node<'_>, at: &KeyPath, reader: &mut Reader<'_>) -> Option<Self> {
-        let truth = value.get_ref().as_bool();
-        if truth.is_none() {
-            let hint = matches!(value.get_ref(), DeValue::String(_)).then_some("write it without quotes");
-            reader.wrong(value, at, &<Self as Value>::KIND, &format!("found {}", found(value)), hint);
-        }
-        truth
-    }
-
-    fn same(&self, other: &Self) -> bool {
-        self == other
-    }
-}
-
-impl Value for i64 {
-    const KIND: Kind = Kind::Integer;
-
-    fn read(value: &Node<'_>, at: &KeyPath, reader: &mut Reader<'_>) -> Option<Self> {
-        let number = match value.get_ref() {
-            DeValue::Integer(number) => integer(number),
-            _ => None,
-        };
-        if number.is_none() {
-            let numeric = value.get_ref().as_str().is_some_and(|text| text.parse::<i64>().is_ok());
-            let hint = numeric.then_some("write it without quotes");
-            reader.wrong(value, at, &Self::KIND, &format!("found {}", found(value)), hint);
-        }
-        number
-    }
-
-    fn same(&self, other: &Self) -> bool {
-        self == other
-    }
-}
-
-impl Value for f64 {
-    const KIND: Kind = Kind::Float;
-
-    fn read(value: &Node<'_>, at: &KeyPath, reader: &mut Reader<'_>) -> Option<Self> {
-        let number = match value.get_ref() {
-            DeValue::Float(number) => float(number).filter(|number| number.is_finite()),
-            // Upstream's decoder refuses `IdleScaleFactor = 1`; nothing is lost by taking it.
-            DeValue::Integer(number) => {
-                integer(number).and_then(|number| i32::try_from(number).ok()).map(Self::from)
-            }
-            _ => None,
-        };
-        if number.is_none() {
-            let numeric = value.get_ref().as_str().is_some_and(|text| text.parse::<Self>().is_ok());
-            let hint = numeric.then_some("write it without quotes");
-            reader.wrong(value, at, &Self::KIND, &format!("found {}", found(value)), hint);
-        }
-        number
-    }
-
-    fn same(&self, other: &Self) -> bool {
-        self.total_cmp(other).is_eq()
-    }
-}
-
-impl Value for Duration {
-    const KIND: Kind = Kind::Duration;
-
-    fn is_blank(value: &Node<'_>) -> bool {
-        value.get_ref().as_str() == Some("")
-    }
-
-    fn read(value: &Node<'_>, at: &KeyPath, reader: &mut Reader<'_>) -> Option<Self> {
-        let name = last(at);
-        match value.get_ref() {
-            DeValue::Integer(number) if integer(number) == Some(0) => Some(Self::ZERO),
-            DeValue::Integer(number) => {
-                let number = number.as_str();
-                reader.wrong(
-                    value,
-                    at,
-                    &Self::KIND,
-                    &format!("found the bare number {number}"),
-                    Some(&format!(
-                        "a bare number would mean nanoseconds; for seconds write {name} = \"{number}s\", \
-                         for minutes \"{number}m\""
-                    )),
-                );
-                None
-            }
-            _ => {
-                let text = reader.text(value, at, &Self::KIND)?;
-                let parsed = go_duration::parse(text);
-                if let Err(error) = &parsed {
-                    let why = format!("found \"{text}\": {}", error.problem);
-                    let hint = match &error.problem {
-                        DurationProblem::Negative => Some("remove the key for its default"),
-                        DurationProblem::Empty
-                        | DurationProblem::MissingUnit { .. }
-                        | DurationProblem::UnknownUnit { .. }
-                        | DurationProblem::ExpectedNumber { .. }
-                        | DurationProblem::TooLong => None,
-                    };
-                    reader.wrong(value, at, &Self::KIND, &why, hint);
-                }
-                parsed.ok()
-            }
-        }
-    }
-
-    fn same(&self, other: &Self) -> bool {
-        self == other
-    }
-}
-
-impl Value for DateTime<Utc> {
-    const KIND: Kind = Kind::Timestamp;
-
-    /// Go writes an unset time as the first second of year 1.
-    fn is_blank(value: &Node<'_>) -> bool {
-        match value.get_ref().as_datetime() {
-            Some(time) => time.date.is_some_and(|date| date.year <= 1),
-            None => {
-                value.get_ref().as_str().is_some_and(|text| text.is_empty() || text.starts_with("0001-01-01"))
-            }
-        }
-    }
-
-    fn read(value: &Node<'_>, at: &KeyPath, reader: &mut Reader<'_>) -> Option<Self> {
-        let text = match value.get_ref() {
-            DeValue::Datetime(value) => value.to_string(),
-            _ => reader.text(value, at, &Self::KIND)?.to_owned(),
-        };
-        let parsed = DateTime::parse_from_rfc3339(&text);
-        if parsed.is_err() {
-            reader.wrong(
-                value,
-                at,
-                &Self::KIND,
-                &format!("found {text}"),
-                Some("a time zone is needed, such as Z"),
-            );
-        }
-        parsed.ok().map(|time| time.with_timezone(&Utc))
-    }
-
-    fn same(&self, other: &Self) -> bool {
-        self == other
-    }
-}
 
 impl<T: Section> Value for T {
     const KIND: Kind = Kind::Table;

@@ -212,7 +212,19 @@ fn plural(kind: &Kind) -> String {
         Kind::Float => "numbers".into(),
         Kind::Table => "tables".into(),
         Kind::List(_) => "lists".into(),
-        other => other.name(),
+        Kind::Integer
+        | Kind::Secret
+        | Kind::Expanded
+        | Kind::ExpandedSecret
+        | Kind::Duration
+        | Kind::Timestamp
+        | Kind::Size
+        | Kind::Cpus
+        | Kind::Choice(_)
+        | Kind::Assignments
+        | Kind::OneOrMany(_)
+        | Kind::Map(_)
+        | Kind::Raw => kind.name(),
     }
 }
 

@@ -120,7 +120,9 @@ fn redact_assignments(text: &str) -> String {
         }
         match part.split_once('=') {
             Some((name, value))
-                if index % 2 == 1 && (is_secret_name(name) || is_variable(name)) && !is_reference(value) =>
+                if !index.is_multiple_of(2)
+                    && (is_secret_name(name) || is_variable(name))
+                    && !is_reference(value) =>
             {
                 safe.push_str(name);
                 safe.push('=');
@@ -175,7 +177,7 @@ fn is_secret_name(name: &str) -> bool {
 fn is_bare(name: &str) -> bool {
     let quotes = name.matches(['"', '\'']).count();
     !name.is_empty()
-        && quotes % 2 == 0
+        && quotes.is_multiple_of(2)
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '"' | '\''))
 }
 

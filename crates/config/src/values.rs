@@ -8,7 +8,8 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::diff::Change;
 use crate::model::PullPolicy;
-use crate::read::{Field, KeyPath, Node, Reader, Value, found, owned};
+use crate::read::{Field, KeyPath, Node, Reader, Value, found};
+use crate::scalars::owned;
 use crate::schema::{Kind, Reload};
 
 /// Texts of the form `NAME=VALUE`. Printing shows the names only, because values are often secrets.

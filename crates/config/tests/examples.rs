@@ -1,5 +1,7 @@
 //! The documented example configurations are read without a stumble.
 
+#![expect(clippy::unwrap_used, reason = "functions made by test_case are tests")]
+
 use std::path::PathBuf;
 
 use drover_config::{Capabilities, ExecutorName, Loaded, Report, Verdict, parse};

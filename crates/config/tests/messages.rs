@@ -42,6 +42,9 @@ fn unknown_keys() {
     insta::assert_snapshot!(said_after(
         "    [[runners.autoscaler.policy]]\n      idle_cuont = 5\n      frobnicate = true\n      max_instances = 3\n"
     ));
+    insta::assert_snapshot!(said_after(
+        "    [runners.autoscaler.vm_isolation.connector_config]\n      pasword = \"hunter2\"\n"
+    ));
     insta::assert_snapshot!(said("concurent = 4\n"));
     insta::assert_snapshot!(said("[session_server]\nadvertise_adress = \"x\"\n[[nonsense.deep]]\nx = 1\n"));
     insta::assert_snapshot!(said_after(

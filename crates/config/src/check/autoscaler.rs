@@ -98,7 +98,7 @@ fn limits(settings: &Autoscaler, at: &KeyPath, findings: &mut Findings) {
     findings.not_negative(at, "failure_threshold", settings.failure_threshold, "0 means the default of 3");
     let retries = settings.shutdown_deletion_retries;
     findings.not_negative(at, "shutdown_deletion_retries", retries, "0 means the default of 3");
-    if settings.max_instances() == None && settings.max_instances.is_none_or(|most| most == 0) {
+    if settings.max_instances.is_none_or(|most| most == 0) {
         findings.warning(
             "no-maximum",
             &at.key("max_instances"),

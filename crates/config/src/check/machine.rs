@@ -153,7 +153,7 @@ fn periods(entry: &MachineAutoscaling, at: &KeyPath, findings: &mut Findings) {
             findings.error(
                 "period",
                 &at,
-                format!("`{period}` is not a period: {error}"),
+                format!("`{period}` is not a period: {}", reason(&error.to_string())),
                 "write seven fields: second minute hour day-of-month month day-of-week year",
             );
         } else if matches!(fields, 5 | 6) {
@@ -165,6 +165,11 @@ fn periods(entry: &MachineAutoscaling, at: &KeyPath, findings: &mut Findings) {
             );
         }
     }
+}
+
+/// The parser's reason as the end of a message.
+fn reason(text: &str) -> String {
+    text.rsplit(": ").next().unwrap_or(text).trim_end_matches('.').to_lowercase()
 }
 
 fn off_peak(machine: &Machine, at: &KeyPath, findings: &mut Findings) {

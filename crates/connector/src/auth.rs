@@ -126,6 +126,13 @@ fn succeeded(result: &AuthResult) -> bool {
 
 fn read_key(instance: &str, pem: &str) -> Result<PrivateKey, DialError> {
     let instance = instance.to_owned();
+    // The parser below takes these for damaged keys.
+    if ["-----BEGIN ENCRYPTED PRIVATE KEY-----", "Proc-Type: 4,ENCRYPTED"]
+        .iter()
+        .any(|mark| pem.contains(mark))
+    {
+        return Err(DialError::KeyEncrypted { instance });
+    }
     match decode_secret_key(pem, None) {
         Ok(key) if key.is_encrypted() => Err(DialError::KeyEncrypted { instance }),
         Ok(key) => Ok(key),

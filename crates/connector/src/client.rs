@@ -36,7 +36,8 @@ impl Client {
     }
 
     /// Starts a command in the login's shell with `stdin` as all of its input. The command, its input and its end are sent
-    /// without waiting for replies: with a spare session at hand the first output arrives after one round trip.
+    /// without waiting for replies: with a spare session at hand the first output arrives after one round trip. Input costs a
+    /// second one on servers that allow none before the command has started, as OpenSSH does (its window is 0 until then).
     ///
     /// # Errors
     /// [`ConnectionError::Lost`], [`ConnectionError::Closed`], [`ConnectionError::SessionRefused`]. A refusal to run the

@@ -108,7 +108,7 @@ pub(crate) struct Reader {
     loading: Option<Loading>,
 }
 
-type Loading = Pin<Box<dyn Future<Output = std::io::Result<Vec<Piece>>> + Send>>;
+type Loading = Pin<Box<dyn Future<Output = std::io::Result<Vec<Piece>>> + Send + Sync>>;
 
 /// What [`Inbox::settle`] has to do next.
 enum Step {
@@ -296,10 +296,10 @@ impl Inbox {
             ChannelMsg::Eof => state.eof = true,
             ChannelMsg::ExitStatus { exit_status } => {
                 // SSH sends 32 bits; Windows uses all of them.
-                state.status = Some(ExitStatus::Code(exit_status.cast_signed()));
+                state.end(ExitStatus::Code(exit_status.cast_signed()));
             }
             ChannelMsg::ExitSignal { signal_name, .. } => {
-                state.status = Some(ExitStatus::Signal(signal_text(&signal_name)));
+                state.end(ExitStatus::Signal(signal_text(&signal_name)));
             }
             ChannelMsg::Failure => state.refused = true,
             ChannelMsg::Close => {
@@ -330,6 +330,13 @@ impl State {
         }
         self.held += piece.bytes.len() + OVERHEAD;
         self.queue.push_back(piece);
+    }
+
+    fn end(&mut self, status: ExitStatus) {
+        self.status = Some(status);
+        if let Some(slot) = &mut self.slot {
+            slot.end();
+        }
     }
 
     fn wake(&mut self) {

@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 
 use bytes::Bytes;
 use futures_util::future::AbortHandle;
@@ -113,7 +112,13 @@ impl Process {
             return Err(lane.over().await);
         }
         let Some(stdin) = stdin else { return Ok(process) };
-        // What fits into the first packet can be sent without waiting for the server.
+        if stdin.is_empty() {
+            return match lane.writer.eof().await {
+                Ok(()) => Ok(process),
+                Err(_) => Err(lane.over().await),
+            };
+        }
+        // What fits into the window can be sent right away.
         if stdin.len() <= lane.writer.writable_packet_size().await {
             if lane.writer.data_bytes(stdin).await.is_err() || lane.writer.eof().await.is_err() {
                 return Err(lane.over().await);
@@ -170,19 +175,15 @@ impl Process {
     /// [`ConnectionError::Lost`].
     pub async fn wait(mut self) -> Result<ExitStatus, ConnectionError> {
         let instance = self.instance.clone();
-        poll_fn(|cx| match self.reader.poll_outcome(&instance, cx) {
-            Poll::Ready(outcome) => Poll::Ready(outcome),
-            Poll::Pending => Poll::Pending,
-        })
-        .await
+        poll_fn(|cx| self.reader.poll_outcome(&instance, cx)).await
     }
 
     /// Sends a signal (`TERM`, `INT`, `KILL`, ... with or without `SIG`) to the command. OpenSSH delivers it to the command's
-    /// process group; servers may ignore it, and none answers.
+    /// process group, but not if the login is root or its command is forced; servers do not tell.
     ///
     /// # Errors
     /// [`ConnectionError::Lost`].
-    pub async fn signal(&mut self, name: &str) -> Result<(), ConnectionError> {
+    pub async fn signal(&self, name: &str) -> Result<(), ConnectionError> {
         let name = name.strip_prefix("SIG").unwrap_or(name).to_owned();
         // Before and after: the event loop may be waiting for the reader of this very process.
         self.lane.table.urge();

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
 
 use crate::dial::Dialer;
 use crate::error::ConnectionError;
@@ -20,6 +21,10 @@ const IDLE: Duration = Duration::from_secs(30);
 /// When no place is free, the server is asked again after this time: a command whose channel was closed early still counts on
 /// the server until it ends, and nobody says when that is.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long a command waits for the session of one that has just ended before another connection is opened: the exit status
+/// arrives a moment before the session is free.
+const ENDING: Duration = Duration::from_millis(250);
 
 /// All connections to one instance.
 ///
@@ -57,6 +62,8 @@ pub(crate) struct Counts {
     taken: AtomicUsize,
     /// Open.
     open: AtomicUsize,
+    /// Open, but the command has ended.
+    ending: AtomicUsize,
     /// The server refused one, and none ended since.
     full: AtomicBool,
 }
@@ -67,6 +74,7 @@ pub(crate) struct Slot {
     counts: Arc<Counts>,
     freed: Arc<Notify>,
     confirmed: bool,
+    ending: bool,
 }
 
 // === impl Sessions ===
@@ -168,6 +176,7 @@ impl Sessions {
 
     /// Opens a session on the first connection that has room; `None` if there is no room and nobody waits for it.
     async fn find(self: &Arc<Self>) -> Result<Option<Lane>, ConnectionError> {
+        let mut patience = Some(ENDING);
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
@@ -204,6 +213,12 @@ impl Sessions {
             self.pool().waiting.retain(|waiter| !waiter.is_closed());
             if self.pool().waiting.is_empty() {
                 return Ok(None);
+            }
+            if self.links().iter().any(|link| link.counts.ending.load(Ordering::Acquire) > 0)
+                && let Some(patience) = patience.take()
+            {
+                let _ = timeout(patience, freed).await;
+                continue;
             }
             if self.extend().await {
                 continue;
@@ -313,7 +328,19 @@ impl Slot {
         let taken = counts
             .taken
             .try_update(Ordering::AcqRel, Ordering::Acquire, |taken| (taken < limit).then_some(taken + 1));
-        taken.is_ok().then(|| Self { counts: counts.clone(), freed: freed.clone(), confirmed: false })
+        taken.is_ok().then(|| Self {
+            counts: counts.clone(),
+            freed: freed.clone(),
+            confirmed: false,
+            ending: false,
+        })
+    }
+
+    /// The command has ended, so the session is about to.
+    pub(crate) fn end(&mut self) {
+        if !std::mem::replace(&mut self.ending, true) {
+            self.counts.ending.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     /// The server opened the session.
@@ -328,6 +355,9 @@ impl Drop for Slot {
     fn drop(&mut self) {
         if self.confirmed {
             self.counts.open.fetch_sub(1, Ordering::AcqRel);
+        }
+        if self.ending {
+            self.counts.ending.fetch_sub(1, Ordering::AcqRel);
         }
         self.counts.taken.fetch_sub(1, Ordering::AcqRel);
         self.counts.full.store(false, Ordering::Release);

@@ -5,13 +5,19 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use drover_connector::{Client, ConnectionError, DialOptions, ExitStatus, Output, Process, dial};
 
+mod dial;
 mod exec;
+mod flow;
+mod loss;
+mod relay;
+mod sessions;
 mod sshd;
+mod tunnels;
 
 use sshd::Sshd;
 
 /// Everything in these tests is done long before; a hang fails here with a message instead of stopping the run.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(20);
 
 /// A server and a client that is connected to it.
 async fn connected(extra: &str) -> (Sshd, Client) {

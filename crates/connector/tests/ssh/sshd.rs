@@ -42,9 +42,10 @@ impl Sshd {
         // The server of a system that was never booted lacks its folder for privilege separation.
         let _ = fs::create_dir_all("/run/sshd");
         let folder = self.folder.path().display();
+        // Commands must not depend on what the start-up files of the user's shell do.
         let config = format!(
             "Port {}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\n\
-             StrictModes no\nUsePAM no\nPidFile none\nMaxStartups 100\n{}\n",
+             StrictModes no\nUsePAM no\nPidFile none\nMaxStartups 100\nSetEnv HOME={folder}\n{}\n",
             self.port, self.extra
         );
         let path = self.path("config");
@@ -167,10 +168,16 @@ fn program() -> PathBuf {
 fn descendants(root: i32) -> Vec<Pid> {
     let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
         // "pid (name) state parent ...", and the name may contain anything.
-        let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)).and_then(|text| text.parse().ok());
+        let parent = stat
+            .rsplit(") ")
+            .next()
+            .and_then(|rest| rest.split(' ').nth(1))
+            .and_then(|text| text.parse().ok());
         if let Some(parent) = parent {
             children.entry(parent).or_default().push(pid);
         }

@@ -179,13 +179,13 @@ impl State {
         let mut accepted = Vec::with_capacity(ids.len());
         let mut unknown = Vec::new();
         for id in ids {
-            if self.gone.iter().any(|machine| machine.owned && machine.id == *id) {
-                accepted.push(id.clone());
-                continue;
-            }
             let (seed, delay) = (self.setup.seed, self.setup.delete);
             let Some(machine) = self.machine_mut(id).filter(|machine| machine.owned) else {
-                unknown.push(format!("`{id}`"));
+                if self.gone.iter().any(|machine| machine.owned && machine.id == *id) {
+                    accepted.push(id.clone());
+                } else {
+                    unknown.push(format!("`{id}`"));
+                }
                 continue;
             };
             accepted.push(id.clone());

@@ -144,7 +144,7 @@ async fn live(
     let mut words = Vec::new();
     tokio::select! {
         status = started.child.wait() => {
-            let fate = status.map_or_else(|error| format!("process lost: {error}"), |status| describe(status));
+            let fate = status.map_or_else(|error| format!("process lost: {error}"), describe);
             if let Some(stderr) = &mut stderr {
                 let _ = stderr.take(LAST_WORDS as u64).read_to_end(&mut words).await;
             }

@@ -1,5 +1,7 @@
 //! The pool of machines, and the provider contract.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests may panic as they do")]
+
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -1,11 +1,9 @@
 //! The SSH server of an instance, seen by clients.
 
-mod common;
-
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{Client, Outcome, PATIENCE, World, eventually, finish, first_line, is_alive};
+use crate::common::{Client, Outcome, PATIENCE, World, eventually, finish, first_line, is_alive};
 use fleeting::{ConnectorSettings, ExposeSecret, InstanceGroup};
 use russh::{ChannelMsg, Sig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -104,7 +102,7 @@ async fn only_the_key_of_the_group_may_log_in() {
 #[tokio::test]
 async fn a_configured_key_is_used_when_credentials_are_static() {
     let dir = tempfile::tempdir().unwrap();
-    let group = drover_fleeting_local::LocalGroup::new(common::config(dir.path()));
+    let group = drover_fleeting_local::LocalGroup::new(crate::common::config(dir.path()));
     let settings = ConnectorSettings { use_static_credentials: true, ..ConnectorSettings::default() };
     let error = group.init(&settings).await.unwrap_err().to_string();
     assert!(error.contains("key_path"), "{error}");
@@ -114,7 +112,7 @@ async fn a_configured_key_is_used_when_credentials_are_static() {
     let settings = ConnectorSettings { key_pem: key_pem.clone(), username: Some("ci".into()), ..settings };
     group.init(&settings).await.unwrap();
     group.increase(1).await;
-    let id = common::until(&group, "it runs", |listing| {
+    let id = crate::common::until(&group, "it runs", |listing| {
         listing.iter().find(|(_, state)| *state == fleeting::InstanceState::Running).map(|(id, _)| id.clone())
     })
     .await;
@@ -130,7 +128,8 @@ async fn a_configured_key_is_used_when_credentials_are_static() {
 async fn signals_reach_the_whole_process_group() {
     let world = World::with(1).await;
     let client = world.client().await;
-    let script = "trap 'echo caught; exit 9' TERM; sleep 600 & echo $!; wait";
+    // The child speaks for itself: between its fork and its exec, the trap of its parent would swallow the signal.
+    let script = "trap 'echo caught; exit 9' TERM; sh -c 'echo $$; exec sleep 600' & wait";
     let mut channel = client.start(script).await;
     let sleeper: i32 = first_line(&mut channel).await.parse().unwrap();
 

@@ -1,12 +1,10 @@
 //! The provider contract, kept by real processes.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::common::config;
 use async_trait::async_trait;
-use common::config;
 use drover_fleeting_local::{Config, LocalGroup};
 use fleeting::InstanceId;
 use fleeting::conformance::{self, Harness, Rule, Verdict};
@@ -36,7 +34,7 @@ impl Harness for Local {
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         Some(
             names
-                .filter(|name| !common::processes_in(&self.0.path().join(name)).is_empty())
+                .filter(|name| !crate::common::processes_in(&self.0.path().join(name)).is_empty())
                 .map(InstanceId::from)
                 .collect(),
         )

@@ -1,13 +1,11 @@
 //! Instances come, go, die, and leave nothing behind.
 
-mod common;
-
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{PATIENCE, World, config, eventually, first_line, is_alive, processes_in, until};
+use crate::common::{PATIENCE, World, config, eventually, first_line, is_alive, processes_in, until};
 use drover_fleeting_local::{Config, LocalGroup};
 use fleeting::{ConnectorSettings, GroupError, HeartbeatError, InstanceGroup, InstanceState};
 use nix::sys::signal::{Signal, kill};
@@ -124,7 +122,7 @@ async fn a_manager_that_is_killed_leaves_nothing_behind() {
     let work = tempfile::tempdir().unwrap();
     // A default work directory is under TMPDIR, and must go as well.
     let mut manager = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_manager_for_another_test", "--ignored", "--nocapture"])
+        .args(["--exact", "life::a_manager_for_another_test", "--ignored", "--nocapture"])
         .env("TMPDIR", work.path())
         .env(BE_A_MANAGER, "1")
         .stdout(Stdio::null())

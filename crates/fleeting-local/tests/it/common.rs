@@ -1,7 +1,5 @@
 //! What the tests of this crate share: a group of real instances, a client, and a look at the machine.
 
-#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
-
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +12,9 @@ use russh::keys::{HashAlg, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::{Channel, ChannelMsg};
 
 /// Any wait of a test ends with a failure after this long.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-pub fn config(work_dir: &std::path::Path) -> Config {
+pub(crate) fn config(work_dir: &std::path::Path) -> Config {
     Config {
         program: Some(env!("CARGO_BIN_EXE_drover-local-instance").into()),
         work_dir: Some(work_dir.to_owned()),
@@ -25,18 +23,18 @@ pub fn config(work_dir: &std::path::Path) -> Config {
 }
 
 /// A group with instances that run.
-pub struct World {
-    pub group: LocalGroup,
-    pub dir: tempfile::TempDir,
-    pub ids: Vec<InstanceId>,
+pub(crate) struct World {
+    pub(crate) group: LocalGroup,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) ids: Vec<InstanceId>,
 }
 
 impl World {
-    pub async fn with(n: u32) -> Self {
+    pub(crate) async fn with(n: u32) -> Self {
         Self::configured(n, |config| config).await
     }
 
-    pub async fn configured(n: u32, change: impl FnOnce(Config) -> Config) -> Self {
+    pub(crate) async fn configured(n: u32, change: impl FnOnce(Config) -> Config) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let group = LocalGroup::new(change(config(dir.path())));
         group.init(&ConnectorSettings::default()).await.unwrap();
@@ -50,17 +48,17 @@ impl World {
         Self { group, dir, ids }
     }
 
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         Client::connect(&self.group.connect_info(&self.ids[0]).await.unwrap()).await
     }
 
-    pub fn instance_dir(&self) -> PathBuf {
+    pub(crate) fn instance_dir(&self) -> PathBuf {
         self.dir.path().join(self.ids[0].as_str())
     }
 }
 
 /// Waits for a listing that satisfies the condition.
-pub async fn until<T>(
+pub(crate) async fn until<T>(
     group: &LocalGroup,
     what: &str,
     condition: impl Fn(&[(InstanceId, InstanceState)]) -> Option<T>,
@@ -79,7 +77,7 @@ pub async fn until<T>(
 }
 
 /// Waits for something outside of this process.
-pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     let wait = async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -88,14 +86,14 @@ pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
     tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("not reached: {what}"));
 }
 
-pub fn is_alive(pid: i32) -> bool {
+pub(crate) fn is_alive(pid: i32) -> bool {
     // A zombie answers signals, but is dead.
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with('Z'))
 }
 
 /// Processes whose working directory is this one or below.
-pub fn processes_in(dir: &std::path::Path) -> Vec<i32> {
+pub(crate) fn processes_in(dir: &std::path::Path) -> Vec<i32> {
     let all = std::fs::read_dir("/proc").unwrap();
     let pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
     pids.filter(|pid| {
@@ -107,11 +105,11 @@ pub fn processes_in(dir: &std::path::Path) -> Vec<i32> {
 }
 
 /// A plain SSH client.
-pub struct Client {
-    pub handle: Handle<Trust>,
+pub(crate) struct Client {
+    pub(crate) handle: Handle<Trust>,
 }
 
-pub struct Trust(String);
+pub(crate) struct Trust(String);
 
 impl client::Handler for Trust {
     type Error = russh::Error;
@@ -124,19 +122,19 @@ impl client::Handler for Trust {
 
 /// What a command came to.
 #[derive(Debug, Default, PartialEq)]
-pub struct Outcome {
-    pub stdout: String,
-    pub stderr: String,
-    pub code: Option<u32>,
-    pub signal: Option<String>,
+pub(crate) struct Outcome {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) code: Option<u32>,
+    pub(crate) signal: Option<String>,
 }
 
 impl Client {
-    pub async fn connect(info: &ConnectInfo) -> Self {
+    pub(crate) async fn connect(info: &ConnectInfo) -> Self {
         Self::try_connect(info).await.unwrap()
     }
 
-    pub async fn try_connect(info: &ConnectInfo) -> Result<Self, String> {
+    pub(crate) async fn try_connect(info: &ConnectInfo) -> Result<Self, String> {
         let target = info.target(false).unwrap();
         let trust = Trust(info.settings.host_key.clone().unwrap());
         let config = Arc::new(client::Config { nodelay: true, ..client::Config::default() });
@@ -151,13 +149,13 @@ impl Client {
         if login.success() { Ok(Self { handle }) } else { Err("login refused".to_owned()) }
     }
 
-    pub async fn start(&self, command: &str) -> Channel<client::Msg> {
+    pub(crate) async fn start(&self, command: &str) -> Channel<client::Msg> {
         let channel = self.handle.channel_open_session().await.unwrap();
         channel.exec(true, command).await.unwrap();
         channel
     }
 
-    pub async fn run(&self, command: &str, stdin: impl Into<Bytes>) -> Outcome {
+    pub(crate) async fn run(&self, command: &str, stdin: impl Into<Bytes>) -> Outcome {
         let channel = self.start(command).await;
         channel.data_bytes(stdin).await.unwrap();
         channel.eof().await.unwrap();
@@ -165,11 +163,12 @@ impl Client {
     }
 }
 
-pub async fn finish(mut channel: Channel<client::Msg>) -> Outcome {
+pub(crate) async fn finish(mut channel: Channel<client::Msg>) -> Outcome {
     let mut outcome = Outcome::default();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let read = async {
         while let Some(message) = channel.wait().await {
+            #[expect(clippy::wildcard_enum_match_arm, reason = "the rest says nothing about the outcome")]
             match message {
                 ChannelMsg::Data { data } => stdout.extend_from_slice(&data),
                 ChannelMsg::ExtendedData { ext: 1, data } => stderr.extend_from_slice(&data),
@@ -188,13 +187,12 @@ pub async fn finish(mut channel: Channel<client::Msg>) -> Outcome {
 }
 
 /// Reads up to the end of the first line of output.
-pub async fn first_line(channel: &mut Channel<client::Msg>) -> String {
+pub(crate) async fn first_line(channel: &mut Channel<client::Msg>) -> String {
     let mut line = String::new();
     let read = async {
         while !line.ends_with('\n') {
-            match channel.wait().await.expect("the command goes on") {
-                ChannelMsg::Data { data } => line.push_str(std::str::from_utf8(&data).unwrap()),
-                _ => {}
+            if let ChannelMsg::Data { data } = channel.wait().await.expect("the command goes on") {
+                line.push_str(std::str::from_utf8(&data).unwrap());
             }
         }
     };

@@ -5,12 +5,13 @@ use std::time::Duration;
 use job_payload::{Artifact, Dependency, Job, SecretString, Step};
 
 use crate::cache::CacheEntry;
-use crate::failure::{FailureReason, JobFailure, go_duration};
+use crate::failure::go_duration;
 use crate::flags::{FeatureFlag, FeatureFlags};
-use crate::inputs::{self, InputError};
-use crate::paths::{self, ClonePathError, Paths};
+use crate::inputs;
+use crate::paths::{self, Paths};
 use crate::runner::{Placement, RunnerFacts};
 use crate::settings::{BuildSettings, GitStrategy};
+use crate::setup::{self, SetupError};
 use crate::shell::{Script, posix};
 use crate::stage::{JobStatus, Outcome, Stage, StagePlan};
 use crate::variables::{self, Variable, Variables, relative};
@@ -28,26 +29,6 @@ pub struct Context {
     pub(crate) caches: Vec<CacheEntry>,
     status: JobStatus,
     warnings: Vec<String>,
-}
-
-/// A job that must fail before anything of it runs.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SetupError {
-    /// Options that no executor knows.
-    #[error("unsupported executor_opts: {}; supported are docker (platform, user) and kubernetes (user)", .0.join(", "))]
-    UnsupportedOptions(Vec<String>),
-    /// Both ways to say what to do.
-    #[error("`run` and `script` keywords cannot be used together")]
-    RunAndScript,
-    /// The variable that carries the steps of `run` is the job's own.
-    #[error("`run` keyword and a `STEPS` variable cannot be used together")]
-    RunAndSteps,
-    /// Inputs.
-    #[error("failed to put the job's inputs in place")]
-    Inputs(#[from] InputError),
-    /// `GIT_CLONE_PATH`.
-    #[error(transparent)]
-    ClonePath(#[from] ClonePathError),
 }
 
 /// The bounds of a job and its stages.
@@ -73,7 +54,7 @@ impl Context {
     /// # Errors
     /// [`SetupError`] if the job must fail at once.
     pub fn new(job: &Job, runner: &RunnerFacts, placement: &Placement) -> Result<Self, SetupError> {
-        check(job)?;
+        setup::check(job)?;
         let mut job = job.clone();
         let mut warnings = Vec::new();
         let environment: Vec<Variable> =
@@ -82,7 +63,7 @@ impl Context {
         if flags.is_on(FeatureFlag::EnableJobInputsInterpolation) {
             inputs::interpolate(&mut job)?;
         }
-        native_run(&mut job);
+        setup::native_run(&mut job);
 
         let status = JobStatus::Running;
         let mut paths = Paths::new(&job, runner, placement, GitStrategy::Fetch);
@@ -444,28 +425,6 @@ impl Timeouts {
     }
 }
 
-// === impl SetupError ===
-
-impl SetupError {
-    /// How the job ends: the reason, the exit code and the text with its causes.
-    #[must_use]
-    pub fn failure(&self) -> JobFailure {
-        let (reason, exit_code) = match self {
-            Self::UnsupportedOptions(_) | Self::RunAndScript | Self::RunAndSteps => {
-                (FailureReason::RunnerSystemFailure, Some(3))
-            }
-            Self::Inputs(_) | Self::ClonePath(_) => (FailureReason::RunnerConfigurationError, None),
-        };
-        let message = match self {
-            Self::Inputs(cause) => format!("{self}: {cause}"),
-            Self::UnsupportedOptions(_) | Self::RunAndScript | Self::RunAndSteps | Self::ClonePath(_) => {
-                self.to_string()
-            }
-        };
-        JobFailure { reason, exit_code, message }
-    }
-}
-
 /// Settings of GitLab Runner that change nothing here, if the job or the runner asks for them.
 fn without_effect(flags: &FeatureFlags, variables: &Variables) -> Vec<String> {
     let flags = [FeatureFlag::UseLegacyBashEval, FeatureFlag::ScriptToStepMigration, FeatureFlag::Concrete]
@@ -479,51 +438,4 @@ fn without_effect(flags: &FeatureFlags, variables: &Variables) -> Vec<String> {
 /// Whether a runner's own bound can hold inside of the job's.
 fn is_usable(bound: Duration, job: Duration) -> bool {
     !bound.is_zero() && bound <= job
-}
-
-/// What the payload must not ask for.
-fn check(job: &Job) -> Result<(), SetupError> {
-    let mut unknown = Vec::new();
-    for (owner, image) in
-        std::iter::once(("image", &job.image)).chain(job.services.iter().map(|service| ("services", service)))
-    {
-        let options = &image.executor_opts;
-        unknown.extend(options.unknown.keys().map(|key| format!("{owner}: {key}")));
-        unknown.extend(options.docker.unknown.keys().map(|key| format!("{owner}: docker.{key}")));
-        unknown.extend(options.kubernetes.unknown.keys().map(|key| format!("{owner}: kubernetes.{key}")));
-    }
-    if !unknown.is_empty() {
-        return Err(SetupError::UnsupportedOptions(unknown));
-    }
-    if has_run(job) {
-        if job.steps.iter().any(|step| step.name == "script" && !step.script.is_empty()) {
-            return Err(SetupError::RunAndScript);
-        }
-        if job.variable("STEPS").is_some() {
-            return Err(SetupError::RunAndSteps);
-        }
-    }
-    Ok(())
-}
-
-fn has_run(job: &Job) -> bool {
-    !matches!(job.run.trim(), "" | "null" | "[]")
-}
-
-/// A `run:` job without native steps is a script that hands its steps to the step runner.
-fn native_run(job: &mut Job) {
-    if !has_run(job) {
-        return;
-    }
-    job.variables.push(job_payload::Variable {
-        key: "STEPS".to_owned(),
-        value: job.run.clone(),
-        raw: true,
-        ..job_payload::Variable::default()
-    });
-    job.steps.retain(|step| step.name == "after_script");
-    job.steps.insert(
-        0,
-        Step { name: "script".to_owned(), script: vec!["step-runner ci".to_owned()], ..Step::default() },
-    );
 }

@@ -32,12 +32,13 @@ mod paths;
 mod remote;
 mod runner;
 mod settings;
+mod setup;
 mod shell;
 mod stage;
 mod variables;
 
 pub use cache::{CacheEntry, CacheKey, CachePolicy};
-pub use context::{Context, SetupError, Timeouts};
+pub use context::{Context, Timeouts};
 pub use failure::{Deadline, FailureReason, JobFailure, JobResult, go_duration};
 pub use flags::{FeatureFlag, FeatureFlags};
 pub use inputs::InputError;
@@ -47,6 +48,7 @@ pub use runner::{Isolation, Layout, Placement, Product, RemoteCache, RunnerFacts
 pub use settings::{
     Attempts, BuildSettings, DurationError, GitStrategy, SubmoduleStrategy, parse_go_duration,
 };
+pub use setup::SetupError;
 pub use shell::{Interpreter, Script, Shell, ShellError};
 pub use stage::{JobStatus, Outcome, Place, Runs, Stage, StagePlan};
 pub use variables::{Variable, Variables};

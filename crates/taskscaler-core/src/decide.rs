@@ -331,7 +331,10 @@ impl Core {
                 reason: first.reason.clone(),
             });
         }
-        if let Some(last) = &self.deletion_failure {
+        let leaving = self.fleet.tally().draining + self.fleet.tally().deleting;
+        if let Some(last) = &self.deletion_failure
+            && leaving > 0
+        {
             draft.why.push(Why::DeletionFailing { last: last.message.clone() });
         }
         let coming = self.coming();

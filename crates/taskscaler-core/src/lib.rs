@@ -48,6 +48,7 @@ mod instance;
 mod ledger;
 mod math;
 mod period;
+mod persist;
 mod plan;
 mod policy;
 mod report;

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::core::{Core, Health, Tomb, record};
+use crate::core::{Core, Health, Tomb};
 use crate::fleet::Seq;
 use crate::ids::{InstanceId, Mono, Now, Slot};
 use crate::instance::{Ask, Instance, Origin, Phase, Reason, Seen, SeenState, Step};
 use crate::ledger::InstanceRecord;
+use crate::persist::record;
 use crate::plan::{Event, LostCause, Notice};
 use crate::throttle::{Failure, FailureKind};
 

@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::group::{KeeperCount, Shared};
-use crate::processes;
 use crate::protocol::{Parameters, Ready};
+use crate::{processes, tree};
 
 /// From the start of the process until it must take connections.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -234,12 +234,9 @@ async fn clean_up(process: Option<Process>, id: &InstanceId, dir: &Path) {
         }
     }
     let dir: PathBuf = dir.to_owned();
-    let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
-    match removed {
-        Ok(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
-            warn!(instance = %id, "cannot remove the directory of the instance: {error}");
-        }
-        Ok(_) | Err(_) => {}
+    let removed = tokio::task::spawn_blocking(move || tree::remove(&dir)).await;
+    if let Ok(Err(error)) = removed {
+        warn!(instance = %id, "cannot remove the directory of the instance: {error}");
     }
 }
 

@@ -39,6 +39,7 @@ mod keeper;
 mod keys;
 mod processes;
 mod protocol;
+mod tree;
 
 pub use config::Config;
 pub use group::LocalGroup;

@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::processes::{self, MARK};
 use crate::protocol::{Parameters, Ready};
+use crate::tree;
 
 mod command;
 mod inbox;
@@ -110,7 +111,7 @@ pub async fn main_from_stdin() -> Result<(), InstanceError> {
     let served = serve(&parameters, stdin).await;
 
     processes::sweep(Pid::this(), &parameters.id).await;
-    let _ = std::fs::remove_dir_all(&parameters.dir);
+    let _ = tree::remove(&parameters.dir);
     if let (Some(parent), Ok(End::Orphaned)) = (&parameters.parent, &served) {
         // Nobody else is left to do it. Fails, as it should, while it holds other instances.
         let _ = std::fs::remove_dir(parent);

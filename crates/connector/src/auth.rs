@@ -5,6 +5,7 @@ use std::sync::Arc;
 use connect_info::{ConnectInfo, ExposeSecret, SecretString};
 use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse};
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, decode_secret_key};
+use russh::{MethodKind, MethodSet};
 
 use crate::error::DialError;
 use crate::link::Events;
@@ -54,9 +55,11 @@ impl Credentials {
         Ok(Self { user, key, password })
     }
 
-    /// Tries the key, the password, and the password as the answer to the server's questions, in this order.
+    /// Tries the key, the password, and the password as the answer to the server's questions, in this order; after the first
+    /// refusal only what the server offers.
     pub(crate) async fn login(&self, handle: &mut Handle<Events>) -> Result<(), LoginError> {
         let mut tried = Vec::new();
+        let mut offered: Option<MethodSet> = None;
         if let Some(key) = &self.key {
             tried.push("publickey");
             let hash = if key.algorithm().is_rsa() {
@@ -65,15 +68,20 @@ impl Credentials {
                 None
             };
             let key = PrivateKeyWithHashAlg::new(key.clone(), hash);
-            if succeeded(&handle.authenticate_publickey(&self.user, key).await?) {
-                return Ok(());
+            match handle.authenticate_publickey(&self.user, key).await? {
+                AuthResult::Success => return Ok(()),
+                AuthResult::Failure { remaining_methods, .. } => offered = Some(remaining_methods),
             }
         }
-        if let Some(password) = &self.password {
+        let Some(password) = &self.password else { return Err(LoginError::Refused(tried)) };
+        if offers(offered.as_ref(), MethodKind::Password) {
             tried.push("password");
-            if succeeded(&handle.authenticate_password(&self.user, password.expose_secret()).await?) {
-                return Ok(());
+            match handle.authenticate_password(&self.user, password.expose_secret()).await? {
+                AuthResult::Success => return Ok(()),
+                AuthResult::Failure { remaining_methods, .. } => offered = Some(remaining_methods),
             }
+        }
+        if offers(offered.as_ref(), MethodKind::KeyboardInteractive) {
             tried.push("keyboard-interactive");
             if self.answer(handle, password).await? {
                 return Ok(());
@@ -117,11 +125,9 @@ impl From<russh::Error> for LoginError {
     }
 }
 
-fn succeeded(result: &AuthResult) -> bool {
-    match result {
-        AuthResult::Success => true,
-        AuthResult::Failure { .. } => false,
-    }
+/// True if the server offers `method`, or has not said yet what it offers.
+fn offers(offered: Option<&MethodSet>, method: MethodKind) -> bool {
+    offered.is_none_or(|methods| methods.contains(&method))
 }
 
 fn read_key(instance: &str, pem: &str) -> Result<PrivateKey, DialError> {

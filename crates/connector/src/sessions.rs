@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::dial::Dialer;
 use crate::error::ConnectionError;
@@ -24,7 +24,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long a command waits for the session of one that has just ended before another connection is opened: the exit status
 /// arrives a moment before the session is free.
-const ENDING: Duration = Duration::from_millis(250);
+const ENDING: Duration = Duration::from_secs(1);
 
 /// All connections to one instance.
 ///
@@ -122,7 +122,8 @@ impl Sessions {
 
     /// Closes all connections.
     pub(crate) async fn close(&self) {
-        for link in self.links().clone() {
+        let links = self.links().clone();
+        for link in links {
             link.close().await;
         }
     }
@@ -174,9 +175,10 @@ impl Sessions {
         }
     }
 
-    /// Opens a session on the first connection that has room; `None` if there is no room and nobody waits for it.
+    /// Opens a session on the first connection that has room; `None` if there is no room and the others that are
+    /// being opened are enough for those who wait.
     async fn find(self: &Arc<Self>) -> Result<Option<Lane>, ConnectionError> {
-        let mut patience = Some(ENDING);
+        let mut patience = None;
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
@@ -210,15 +212,16 @@ impl Sessions {
                 }
                 continue;
             }
-            self.pool().waiting.retain(|waiter| !waiter.is_closed());
-            if self.pool().waiting.is_empty() {
+            if self.is_superfluous() {
                 return Ok(None);
             }
-            if self.links().iter().any(|link| link.counts.ending.load(Ordering::Acquire) > 0)
-                && let Some(patience) = patience.take()
-            {
-                let _ = timeout(patience, freed).await;
-                continue;
+            let ending = self.links().iter().any(|link| link.counts.ending.load(Ordering::Acquire) > 0);
+            if ending {
+                let until = *patience.get_or_insert_with(|| Instant::now() + ENDING);
+                if Instant::now() < until {
+                    let _ = timeout_at(until, freed).await;
+                    continue;
+                }
             }
             if self.extend().await {
                 continue;
@@ -233,6 +236,13 @@ impl Sessions {
                 }
             }
         }
+    }
+
+    /// True if fewer wait for a session than are being opened.
+    fn is_superfluous(&self) -> bool {
+        let mut pool = self.pool();
+        pool.waiting.retain(|waiter| !waiter.is_closed());
+        pool.waiting.len() < pool.opening
     }
 
     /// Opens another connection; false if there may be no more of them or it failed. True also if another task was faster.

@@ -1,5 +1,7 @@
 //! The connector against a real OpenSSH server. Needs `sshd` and `ssh-keygen`.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails fails its test")]
+
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};

@@ -107,6 +107,10 @@ pub struct JobRequestReply {
     pub outcome: JobRequestOutcome,
     /// True if an attempt was answered with a status that the retry layer repeats, even when the last one succeeded.
     pub retried: bool,
+    /// There was no job, but another request is worth making at once rather than after an interval: GitLab held the request
+    /// and saw the queue change or the time run out (a `204` without a cursor), or it named a queue cursor with which
+    /// the next request can be held. A server may say this over and over; the caller bounds it.
+    pub ask_again: bool,
     /// GitLab's id of the request, or ours when none came back.
     pub correlation_id: String,
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::Utc;
+use http::StatusCode;
 use job_payload::SecretString;
 
 use crate::answer::{self, Answer, PatchOutcome, PatchReply, RemoteState, UpdateOutcome, UpdateReply};
@@ -187,12 +188,17 @@ impl Client {
         let cursor = wanted.long_poll.then(|| self.last_update()).flatten();
         let exchange = self.call(request::job_request(wanted, cursor.as_deref())).await;
         let Exchange { result, retried, correlation_id } = exchange;
+        let ask_again = wanted.long_poll
+            && result.as_ref().is_ok_and(|answer| answer.status == StatusCode::NO_CONTENT)
+            && match result.as_ref().ok().and_then(cursor_of) {
+                Some(new) => cursor.as_deref() != Some(new),
+                None => cursor.is_some(),
+            };
         let outcome = match result {
             Ok(answer) => answer::job(answer, &correlation_id, || self.tls_material()),
             Err(error) => JobRequestOutcome::Failed(error),
         };
-        log_job_request(&outcome, &correlation_id);
-        JobRequestReply { outcome, retried, correlation_id }
+        JobRequestReply { outcome, retried, ask_again, correlation_id }
     }
 
     /// Reports the state of a job.
@@ -201,12 +207,13 @@ impl Client {
         let reply = match exchange.result {
             Ok(answer) => answer::update(&answer),
             Err(error) => {
-                // A request that cannot be formed will not be formed later either (GitLab Runner aborts here too).
-                let outcome = match error.is_client_error() {
-                    true => UpdateOutcome::Abort,
-                    false => UpdateOutcome::Failed(error),
-                };
-                UpdateReply { outcome, remote: RemoteState::Absent, interval: None }
+                // Also for a request that cannot be formed, where GitLab Runner gives the job up: certificate files are
+                // read again before a call, and what cannot be read now may be readable soon.
+                UpdateReply {
+                    outcome: UpdateOutcome::Failed(error),
+                    remote: RemoteState::Absent,
+                    interval: None,
+                }
             }
         };
         let correlation_id = exchange.correlation_id;
@@ -298,8 +305,7 @@ impl Client {
 
     /// Keeps the queue cursor of any successful JSON exchange that brings one.
     fn remember_cursor(&self, answer: &Answer) {
-        let cursor = answer.headers.get("x-gitlab-last-update").and_then(|value| value.to_str().ok());
-        if let Some(cursor) = cursor.filter(|cursor| !cursor.is_empty() && answer.status.is_success()) {
+        if let Some(cursor) = cursor_of(answer).filter(|_| answer.status.is_success()) {
             let mut kept = self.0.last_update.lock().unwrap_or_else(PoisonError::into_inner);
             if kept.as_deref() != Some(cursor) {
                 *kept = Some(cursor.into());
@@ -308,42 +314,13 @@ impl Client {
     }
 }
 
+fn cursor_of(answer: &Answer) -> Option<&str> {
+    let cursor = answer.headers.get("x-gitlab-last-update").and_then(|value| value.to_str().ok());
+    cursor.filter(|cursor| !cursor.is_empty())
+}
+
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("base", &self.0.base.as_url().as_str()).finish_non_exhaustive()
-    }
-}
-
-fn log_job_request(outcome: &JobRequestOutcome, correlation_id: &str) {
-    match outcome {
-        JobRequestOutcome::Job(received) => {
-            tracing::info!(job = received.job.id, correlation_id, "received a job");
-            if !received.job.oddities.is_empty() {
-                tracing::warn!(job = received.job.id, correlation_id, oddities = ?received.job.oddities,
-                    "the job has members of an unexpected shape, which were replaced by their defaults");
-            }
-        }
-        JobRequestOutcome::None => tracing::debug!(correlation_id, "no job"),
-        JobRequestOutcome::Forbidden => {
-            // A proxy's refusal looks the same; our own id, 32 hex digits, says that GitLab's proxy never saw the request.
-            tracing::error!(correlation_id, "GitLab, or a proxy before it, refuses this runner (403)");
-        }
-        JobRequestOutcome::Unavailable => {
-            tracing::warn!(correlation_id, "GitLab is currently unavailable (503)")
-        }
-        JobRequestOutcome::Undecodable { id, error, .. } => {
-            tracing::error!(
-                job = id,
-                correlation_id,
-                error = error.report(),
-                "received a job that cannot be decoded"
-            );
-        }
-        JobRequestOutcome::Failed(error) if error.is_client_error() => {
-            tracing::error!(correlation_id, error = error.report(), "the request for a job cannot be sent");
-        }
-        JobRequestOutcome::Failed(error) => {
-            tracing::warn!(correlation_id, error = error.report(), "the request for a job failed");
-        }
     }
 }

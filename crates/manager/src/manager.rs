@@ -269,7 +269,7 @@ impl Manager {
         let correlation_id = reply.correlation_id.as_str();
         let answer = match &reply.outcome {
             JobRequestOutcome::Job(_) => Answer::Job { retried },
-            JobRequestOutcome::None => Answer::Nothing { retried },
+            JobRequestOutcome::None => Answer::Nothing { retried, again: reply.ask_again },
             JobRequestOutcome::Forbidden => {
                 tracing::error!(
                     runner = label,
@@ -284,7 +284,7 @@ impl Manager {
                     correlation_id,
                     "Checking for jobs... GitLab instance currently unavailable"
                 );
-                Answer::Nothing { retried }
+                Answer::Nothing { retried, again: false }
             }
             JobRequestOutcome::Failed(error) if error.is_client_error() => {
                 tracing::error!(runner = label, error = error.report(), "Checking for jobs... client error");
@@ -297,7 +297,7 @@ impl Manager {
                     error = error.report(),
                     "Checking for jobs... failed"
                 );
-                Answer::Nothing { retried }
+                Answer::Nothing { retried, again: false }
             }
             JobRequestOutcome::Undecodable { id, error, .. } => {
                 tracing::error!(
@@ -306,7 +306,7 @@ impl Manager {
                     error = error.report(),
                     "Checking for jobs... received a job that cannot be read; it is reported as failed"
                 );
-                Answer::Nothing { retried }
+                Answer::Nothing { retried, again: false }
             }
         };
         if !answer.is_job() {

@@ -241,7 +241,7 @@ async fn a_token_that_cannot_be_sent_is_unhealthy_and_aborts_updates() {
     assert!(!client.request_job(&request).await.outcome.is_healthy());
     let mut job = job();
     job.token = "a\nb".into();
-    assert!(matches!(client.update_job(&job, &running()).await.outcome, UpdateOutcome::Abort));
+    assert!(matches!(client.update_job(&job, &running()).await.outcome, UpdateOutcome::Failed(_)));
     assert_eq!(peer.seen().len(), 0);
 }
 

@@ -27,11 +27,15 @@ pub(crate) struct RunnerLimits {
 pub(crate) enum Answer {
     /// A job; `retried` if the HTTP layer needed more than one try.
     Job { retried: bool },
-    /// No job, or a failure that says nothing of the runner.
-    Nothing { retried: bool },
+    /// No job, or a failure that says nothing of the runner; `again` if another request is worth making at once.
+    Nothing { retried: bool, again: bool },
     /// The runner is not welcome.
     Refused,
 }
+
+/// Requests without a job that may follow each other before an interval is waited for: one that learns the queue cursor, one
+/// that is held until the queue changes, one that fetches what changed it.
+const EARLY_REPEATS: u32 = 3;
 
 #[derive(Debug)]
 pub(crate) struct RunnerState {
@@ -44,6 +48,8 @@ pub(crate) struct RunnerState {
     not_before: Duration,
     /// When the newest request began.
     asked_at: Duration,
+    /// Requests in a row that were repeated before their interval was over.
+    early: u32,
     /// The executor had no room.
     no_room: bool,
     /// The last answer was a job, so there are probably more.
@@ -75,6 +81,7 @@ impl RunnerState {
             asking: 0,
             not_before: Duration::ZERO,
             asked_at: Duration::ZERO,
+            early: 0,
             no_room: false,
             hot: false,
             last_turn: 0,
@@ -134,14 +141,25 @@ impl RunnerState {
         match answer {
             Answer::Job { retried } => {
                 self.jobs += 1;
+                self.early = 0;
                 self.hot = !self.limits.strict_check_interval;
                 self.not_before = if self.hot { now } else { next_interval };
                 self.adaptive.learn(true, retried);
                 self.healthy(true, now);
             }
-            Answer::Nothing { retried } => {
+            Answer::Nothing { retried, again } => {
                 self.hot = false;
-                self.not_before = next_interval;
+                if now >= self.asked_at + interval {
+                    self.early = 0;
+                }
+                // A server that says "again" without ever holding a request must not be asked in a loop.
+                if again && self.early < EARLY_REPEATS && !self.limits.strict_check_interval {
+                    self.early += 1;
+                    self.not_before = now;
+                } else {
+                    self.early = 0;
+                    self.not_before = next_interval;
+                }
                 self.adaptive.learn(false, retried);
                 self.healthy(true, now);
             }

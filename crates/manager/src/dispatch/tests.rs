@@ -28,7 +28,8 @@ fn at(seconds: u64) -> Duration {
 }
 
 const JOB: Answer = Answer::Job { retried: false };
-const NOTHING: Answer = Answer::Nothing { retried: false };
+const NOTHING: Answer = Answer::Nothing { retried: false, again: false };
+const AGAIN: Answer = Answer::Nothing { retried: false, again: true };
 
 #[test]
 fn a_job_is_followed_by_another_request_at_once() {
@@ -159,4 +160,21 @@ fn a_removed_runner_asks_no_more_and_gives_its_places_back() {
     d.job_ended(A);
     assert_eq!(d.next(at(9)).map(|ask| ask.runner), Some(B));
     assert_eq!(d.load(), (0, 1));
+}
+
+#[test]
+fn a_held_request_is_repeated_at_once_but_not_in_a_loop() {
+    let mut d = dispatcher(1, &[(A, limits())]);
+    for _ in 0..3 {
+        assert!(d.next(at(10)).is_some());
+        d.answered(A, AGAIN, at(10));
+    }
+    assert!(d.next(at(10)).is_some());
+    d.answered(A, AGAIN, at(10));
+    assert_eq!(d.next(at(12)), None, "a server that never holds a request is asked once per interval");
+    d.next(at(13)).unwrap();
+    d.answered(A, AGAIN, at(60));
+    assert!(d.next(at(60)).is_some(), "a request that was held for long costs no credit");
+    d.answered(A, JOB, at(60));
+    assert_eq!(d.load(), (1, 0));
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::{Capabilities, Config, ExecutorName, Loaded, Runner, RunnerChange, Verdict};
+use config::{Config, Loaded, Runner, RunnerChange, Verdict};
 use executors::{Executor, JobReport, JobRun, Reservation, run_job};
 use gitlab_api::{
     Client, JobCredentials, JobRequestOutcome, JobRequestReply, JobState, JobUpdate, ReceivedJob, RunnerInfo,
@@ -431,9 +431,7 @@ impl Manager {
     }
 
     fn verdicts(&self, loaded: &Loaded) -> Vec<Verdict> {
-        let capabilities =
-            Capabilities { executors: vec![ExecutorName::Instance], plugins: self.around.providers.names() };
-        loaded.verdicts(&capabilities)
+        loaded.verdicts(&self.around.providers.capabilities())
     }
 
     fn add(&mut self, runner: Runner, verdict: Verdict) {

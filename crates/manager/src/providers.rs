@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use config::{Capabilities, ExecutorName};
 use fleeting::{GroupError, InstanceGroup};
 use fleeting_local::LocalGroup;
 use fleeting_static::StaticGroup;
@@ -11,6 +12,11 @@ use serde_json::Value;
 pub trait Providers: Send + Sync + 'static {
     /// Names that `plugin` may have.
     fn names(&self) -> Vec<String>;
+
+    /// What runner entries may ask for.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { executors: vec![ExecutorName::Instance], plugins: self.names() }
+    }
 
     /// The group that an entry asks for.
     ///

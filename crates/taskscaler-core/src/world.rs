@@ -30,7 +30,6 @@ impl Core {
     /// an instance is removed for safety, unless jobs run isolated.
     pub fn observe(&mut self, listing: &[Seen], now: Now) {
         self.listings += 1;
-        self.expire_tombs(now.tick());
         let mut new: Vec<&Seen> = Vec::new();
         for seen in listing {
             match self.fleet.seq(&seen.id) {
@@ -56,6 +55,8 @@ impl Core {
         for seen in new {
             self.meet(seen, now);
         }
+        // Only after a look at the listing: a pause between listings must not bring anything back to life.
+        self.expire_tombs(now.tick());
         self.assign(now);
     }
 
@@ -402,8 +403,11 @@ impl Core {
     fn begin_deleting(&mut self, seq: Seq, now: Now) {
         let tick = now.tick();
         let retry = Ask::At(tick + self.config.deletion_retry_interval);
-        let Some(instance) = self.fleet.get(seq) else { return };
-        let reason = instance.leaving().cloned().unwrap_or(Reason::Shutdown);
+        // An instance that the core did not plan to delete: the caller cleared the group at shutdown.
+        self.drain(seq, Reason::Shutdown, now);
+        let Some(reason) = self.fleet.get(seq).and_then(|instance| instance.leaving().cloned()) else {
+            return;
+        };
         self.cut_off(seq, &LostCause::Deleted { reason: reason.clone() });
         self.fleet.edit(seq, |instance| match &mut instance.phase {
             Phase::Deleting { delete, .. } => *delete = retry,

@@ -390,6 +390,16 @@ fn an_instance_that_comes_back_from_a_delayed_listing_never_takes_a_job() {
     assert_eq!(report.counts.requested, 1, "it is not taken for the one that was asked for");
 }
 
+#[test]
+fn a_pause_between_listings_brings_no_gone_instance_back() {
+    let mut rig = Rig::new(quiet());
+    rig.acquire_now(&["a"]);
+    rig.say("i-1", None);
+    rig.later(minutes(60));
+    rig.say("i-1", Some(SeenState::Running));
+    assert_eq!(reasons(&rig.core.decide(rig.now).0), [("i-1", Reason::Reappeared)]);
+}
+
 // --- becoming ready, health ---
 
 #[test]

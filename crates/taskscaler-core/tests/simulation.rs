@@ -74,6 +74,8 @@ struct Machine {
     doomed: Option<String>,
     /// What ran here, over all managers.
     uses: u32,
+    /// A manager took it into use without a record of what had run here, which isolation allows.
+    adopted: bool,
 }
 
 struct World {
@@ -256,8 +258,7 @@ impl World {
             .expect("instances come from the cloud");
         machine.uses += 1;
         let max = self.config.max_use_count;
-        // Isolation makes instances of unknown history usable, so their uses are not known either.
-        let known = self.config.restores_state || !self.config.vm_isolation;
+        let known = !machine.adopted;
         assert!(max == 0 || machine.uses <= max || !known, "{slot} is used {} times of {max}", machine.uses);
         self.held.insert(key, slot);
     }
@@ -395,7 +396,7 @@ impl World {
         self.made += 1;
         // Names in no particular order.
         let id = InstanceId::from(format!("i-{:03}-{}", (self.made * 7919) % 1000, self.made));
-        self.cloud.insert(id, Machine { state, doomed: None, uses: 0 });
+        self.cloud.insert(id, Machine { state, doomed: None, uses: 0, adopted: false });
     }
 
     fn pass_time(&mut self) {
@@ -543,6 +544,11 @@ impl World {
                 Notice::UnexpectedlyRemoved { id, .. } | Notice::Deleted { id, .. } => {
                     self.open.remove(&id);
                 }
+                Notice::Appeared { id, origin: Origin::Preexisted, .. } => {
+                    if let Some(machine) = self.cloud.get_mut(&id) {
+                        machine.adopted |= machine.uses > 0;
+                    }
+                }
                 Notice::Appeared { .. }
                 | Notice::Running { .. }
                 | Notice::Ready { .. }
@@ -594,7 +600,7 @@ impl World {
                 assert!(line.use_count <= self.config.max_use_count);
             }
             if let Some(machine) = self.cloud.get(&line.id)
-                && line.origin != Origin::Preexisted
+                && !machine.adopted
             {
                 assert_eq!(line.use_count, machine.uses, "{line}");
             }

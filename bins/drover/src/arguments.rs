@@ -66,7 +66,7 @@ pub(crate) struct LogArguments {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ConfigArguments {
     /// Configuration file [default: /etc/gitlab-runner/config.toml for root, else ~/.gitlab-runner/config.toml].
-    #[arg(long = "config", short, env = "CONFIG_FILE", hide_env_values = true, value_name = "FILE")]
+    #[arg(long = "config", short = 'c', env = "CONFIG_FILE", hide_env_values = true, value_name = "FILE")]
     file: Option<PathBuf>,
 }
 

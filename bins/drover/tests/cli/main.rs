@@ -1,0 +1,4 @@
+//! The program as its users have it.
+
+mod run;
+mod support;

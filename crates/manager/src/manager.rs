@@ -254,10 +254,7 @@ impl Manager {
             Event::StartAgain(runner, tries) => self.start(runner, tries),
             Event::Answered { runner, reply, reservation } => self.answered(runner, reply, reservation),
             Event::Ended { runner, report, taken } => self.ended(runner, *report, taken),
-            Event::Room(runner) => {
-                let now = self.now();
-                self.dispatcher.room(runner, now);
-            }
+            Event::Room(runner) => self.dispatcher.room(runner),
         }
     }
 

@@ -10,16 +10,25 @@ pub(crate) struct Voice {
     runner: Arc<str>,
     said: String,
     line: String,
+    /// Instances and required change that were said last.
+    figures: Option<(u32, i64)>,
 }
 
 impl Voice {
     pub(crate) fn new(runner: Arc<str>) -> Self {
-        Self { runner, said: String::new(), line: String::new() }
+        Self { runner, said: String::new(), line: String::new(), figures: None }
     }
 
-    /// Logs a decision if its figures differ from the last ones, with the fields of GitLab Runner's line.
+    /// Logs a decision if its figures differ from the last ones, with the fields of GitLab Runner's line. What only moves
+    /// slots and changes nothing about instances is for debugging.
     pub(crate) fn decision(&mut self, report: &Report) {
         let inputs = &report.inputs;
+        let figures = Some((inputs.instance_count, report.wanted.required));
+        let changed = figures != self.figures;
+        if !changed && !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        self.figures = figures;
         self.line.clear();
         // Writing to a string cannot fail.
         let _ = write!(
@@ -42,8 +51,12 @@ impl Voice {
         }
         std::mem::swap(&mut self.line, &mut self.said);
         let why = report.why.first().map(ToString::to_string).unwrap_or_default();
-        tracing::info!(runner = %self.runner, capacity_info = %self.said, required = report.wanted.required, %why,
-            "required scaling change");
+        let required = report.wanted.required;
+        if changed {
+            tracing::info!(runner = %self.runner, capacity_info = %self.said, required, %why, "required scaling change");
+        } else {
+            tracing::debug!(runner = %self.runner, capacity_info = %self.said, required, %why, "capacity");
+        }
     }
 
     /// Logs one milestone.

@@ -188,7 +188,7 @@ impl InstanceExecutor {
         }
         line.push_str("...");
         log.line(LineKind::Plain, line);
-        tracing::info!(
+        tracing::debug!(
             instance = %acquisition.instance(),
             slot = acquisition.slot(),
             key = acquisition.key(),

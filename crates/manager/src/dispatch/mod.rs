@@ -114,9 +114,9 @@ impl Dispatcher {
     }
 
     /// The executor may have room again.
-    pub(crate) fn room(&mut self, runner: RunnerIndex, now: Duration) {
+    pub(crate) fn room(&mut self, runner: RunnerIndex) {
         if let Some(state) = self.runners.get_mut(&runner) {
-            state.room(now);
+            state.room();
         }
     }
 

@@ -50,8 +50,8 @@ pub(crate) struct RunnerState {
     asked_at: Duration,
     /// Requests in a row that were repeated before their interval was over.
     early: u32,
-    /// The executor had no room.
-    no_room: bool,
+    /// The executor had no room. It says when it has; this is when to ask it anyway.
+    no_room: Option<Duration>,
     /// The last answer was a job, so there are probably more.
     hot: bool,
     pub(crate) last_turn: u64,
@@ -82,7 +82,7 @@ impl RunnerState {
             not_before: Duration::ZERO,
             asked_at: Duration::ZERO,
             early: 0,
-            no_room: false,
+            no_room: None,
             hot: false,
             last_turn: 0,
             removed: false,
@@ -98,12 +98,13 @@ impl RunnerState {
 
     /// A request may be made now, as far as this runner is concerned.
     pub(crate) fn may_ask(&self, now: Duration) -> bool {
-        self.has_room() && !self.no_room && self.not_before <= now && self.health.until(now).is_none()
+        let executor = self.no_room.is_none_or(|again| again <= now);
+        self.has_room() && executor && self.not_before <= now && self.health.until(now).is_none()
     }
 
     /// Would ask now or at its next interval, and has no request under way that holds a place for it.
     pub(crate) fn wants_a_place(&self) -> bool {
-        self.has_room() && self.asking == 0 && !self.no_room
+        self.has_room() && self.asking == 0 && self.no_room.is_none()
     }
 
     pub(crate) fn wakes_at(&self, now: Duration) -> Option<Duration> {
@@ -111,7 +112,7 @@ impl RunnerState {
             return None;
         }
         let healthy = self.health.until(now).unwrap_or_default();
-        Some(self.not_before.max(healthy))
+        Some(self.not_before.max(healthy).max(self.no_room.unwrap_or_default()))
     }
 
     pub(crate) fn ask(&mut self, turn: u64, now: Duration) {
@@ -122,17 +123,12 @@ impl RunnerState {
 
     pub(crate) fn refused(&mut self, now: Duration, interval: Duration) {
         self.asking -= 1;
-        self.no_room = true;
-        self.not_before = now + interval;
+        self.no_room = Some(now + interval);
     }
 
-    pub(crate) fn room(&mut self, now: Duration) {
-        if self.no_room {
-            self.no_room = false;
-            if self.hot {
-                self.not_before = now;
-            }
-        }
+    /// The request that found no room is due still.
+    pub(crate) fn room(&mut self) {
+        self.no_room = None;
     }
 
     pub(crate) fn answered(&mut self, answer: Answer, now: Duration, interval: Duration) {

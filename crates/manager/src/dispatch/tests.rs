@@ -108,10 +108,16 @@ fn a_runner_without_room_waits_for_room_and_does_not_keep_others_from_waiting() 
     d.refused(A, at(1));
     assert_eq!(d.next(at(1)), Some(Ask { runner: B, may_wait: true }));
     d.answered(B, NOTHING, at(1));
-    d.room(A, at(2));
-    assert_eq!(d.next(at(2)), None, "its queue was not known to hold jobs");
-    assert_eq!(d.next(at(4)).map(|ask| ask.runner), Some(A), "it has waited longer");
+    assert_eq!(d.next(at(2)), None);
+    d.room(A);
+    assert_eq!(d.next(at(2)).map(|ask| ask.runner), Some(A), "the request was due all the time");
+    d.refused(A, at(2));
     assert_eq!(d.next(at(4)).map(|ask| ask.runner), Some(B));
+    assert_eq!(
+        d.next(at(5)).map(|ask| ask.runner),
+        Some(A),
+        "without a word from the executor, after the interval"
+    );
 }
 
 #[test]

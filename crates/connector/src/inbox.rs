@@ -65,6 +65,7 @@ pub(crate) struct Piece {
 /// What arrived on one channel; filled by the event loop of the connection, emptied by one [`Reader`].
 #[derive(Debug)]
 pub(crate) struct Inbox {
+    instance: Arc<str>,
     /// russh's queue of the channel. Locked while its messages are moved, so that they stay in order.
     source: Mutex<ChannelReadHalf>,
     state: Mutex<State>,
@@ -121,8 +122,9 @@ enum Step {
 // === impl Inbox ===
 
 impl Inbox {
-    pub(crate) fn new(source: ChannelReadHalf, slot: Option<Slot>) -> Self {
+    pub(crate) fn new(instance: Arc<str>, source: ChannelReadHalf, slot: Option<Slot>) -> Self {
         Self {
+            instance,
             source: Mutex::new(source),
             state: Mutex::new(State { slot, ..State::default() }),
             room: Notify::new(),
@@ -161,10 +163,10 @@ impl Inbox {
                 }
                 Step::StartSpill => match Spill::create(table.options.spill_folder.clone()).await {
                     Ok(spill) => {
-                        tracing::debug!(instance = %table.instance, "output is read too slowly; holding it in a file");
+                        tracing::debug!(instance = %self.instance, "output is read too slowly; holding it in a file");
                         self.lock().spill = Some(spill);
                     }
-                    Err(error) => self.overrun(table, &format!("cannot make a file to hold it: {error}")),
+                    Err(error) => self.overrun(&format!("cannot make a file to hold it: {error}")),
                 },
                 Step::Spill(spill, pieces) => {
                     let count = count(&pieces);
@@ -176,15 +178,10 @@ impl Inbox {
                     drop(state);
                     match size {
                         Ok(size) if size > table.options.unread_limit => {
-                            self.overrun(
-                                table,
-                                &format!("more than {} bytes waited", table.options.unread_limit),
-                            );
+                            self.overrun(&format!("more than {} bytes waited", table.options.unread_limit));
                         }
                         Ok(_) => {}
-                        Err(error) => {
-                            self.overrun(table, &format!("cannot write the file that holds it: {error}"))
-                        }
+                        Err(error) => self.overrun(&format!("cannot write the file that holds it: {error}")),
                     }
                 }
             }
@@ -263,22 +260,22 @@ impl Inbox {
     }
 
     /// The exit status, the failure, or `None` while neither is known.
-    pub(crate) fn outcome(&self, instance: &Arc<str>) -> Option<Result<ExitStatus, ConnectionError>> {
+    pub(crate) fn outcome(&self) -> Option<Result<ExitStatus, ConnectionError>> {
         let state = self.lock();
         if let Some(status) = &state.status {
             return Some(Ok(status.clone()));
         }
         if state.refused {
-            return Some(Err(ConnectionError::ExecRefused { instance: instance.clone() }));
+            return Some(Err(ConnectionError::ExecRefused { instance: self.instance.clone() }));
         }
         if let Some(failure) = &state.failure {
             return Some(Err(failure.clone()));
         }
-        state.closed.then(|| Err(ConnectionError::NoExitStatus { instance: instance.clone() }))
+        state.closed.then(|| Err(ConnectionError::NoExitStatus { instance: self.instance.clone() }))
     }
 
-    fn overrun(&self, table: &Table, reason: &str) {
-        self.fail(ConnectionError::Unread { instance: table.instance.clone(), reason: reason.into() });
+    fn overrun(&self, reason: &str) {
+        self.fail(ConnectionError::Unread { instance: self.instance.clone(), reason: reason.into() });
         self.abandon();
     }
 
@@ -390,7 +387,7 @@ impl Reader {
                 if let Some(failure) = &state.failure {
                     return Poll::Ready(Err(failure.clone()));
                 }
-                if state.eof || state.closed {
+                if state.eof || state.closed || state.refused {
                     return Poll::Ready(Ok(None));
                 }
             }
@@ -400,13 +397,9 @@ impl Reader {
     }
 
     /// Waits for the exit status; output that is left is dropped.
-    pub(crate) fn poll_outcome(
-        &mut self,
-        instance: &Arc<str>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<ExitStatus, ConnectionError>> {
+    pub(crate) fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Result<ExitStatus, ConnectionError>> {
         loop {
-            if let Some(outcome) = self.inbox.outcome(instance) {
+            if let Some(outcome) = self.inbox.outcome() {
                 return Poll::Ready(outcome);
             }
             match self.poll_next(cx) {
@@ -416,7 +409,7 @@ impl Reader {
                     // At the end of the output `poll_next` leaves no waker behind; then look again, for the status may have
                     // come in between.
                     self.inbox.lock().waker = Some(cx.waker().clone());
-                    return match self.inbox.outcome(instance) {
+                    return match self.inbox.outcome() {
                         Some(outcome) => Poll::Ready(outcome),
                         None => Poll::Pending,
                     };
@@ -434,11 +427,11 @@ impl Reader {
                 state.queue.extend(pieces);
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot read back output that was held in a file");
+                tracing::warn!(instance = %self.inbox.instance, %error, "cannot read back output that was held in a file");
                 state.spill = None;
                 state.spilled = 0;
                 state.failure.get_or_insert(ConnectionError::Unread {
-                    instance: "".into(),
+                    instance: self.inbox.instance.clone(),
                     reason: format!("cannot read the file that holds it: {error}").into(),
                 });
             }

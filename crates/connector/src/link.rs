@@ -125,7 +125,7 @@ impl Link {
                     slot.confirm();
                 }
                 let (reader, writer) = channel.split();
-                let inbox = Arc::new(Inbox::new(reader, slot));
+                let inbox = Arc::new(Inbox::new(self.table.instance.clone(), reader, slot));
                 self.table.register(writer.id(), inbox.clone());
                 Ok(Lane { inbox, writer: Arc::new(writer), table: self.table.clone(), linger })
             }

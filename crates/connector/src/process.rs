@@ -36,7 +36,6 @@ pub enum ExitStatus {
 pub struct Process {
     reader: Reader,
     lane: Arc<Lane>,
-    instance: Arc<str>,
     feeder: Option<AbortHandle>,
     /// Keeps the connection open while the command runs.
     _sessions: Arc<Sessions>,
@@ -100,13 +99,8 @@ impl Process {
     ) -> Result<Self, ConnectionError> {
         lane.occupy();
         let lane = Arc::new(lane);
-        let mut process = Self {
-            reader: Reader::new(lane.inbox.clone()),
-            instance: lane.table.instance.clone(),
-            lane,
-            feeder: None,
-            _sessions: sessions,
-        };
+        let mut process =
+            Self { reader: Reader::new(lane.inbox.clone()), lane, feeder: None, _sessions: sessions };
         let lane = &process.lane;
         if lane.writer.exec(true, command).await.is_err() {
             return Err(lane.over().await);
@@ -174,8 +168,7 @@ impl Process {
     /// [`ConnectionError::ExecRefused`], [`ConnectionError::NoExitStatus`] if the channel was closed without a status,
     /// [`ConnectionError::Lost`].
     pub async fn wait(mut self) -> Result<ExitStatus, ConnectionError> {
-        let instance = self.instance.clone();
-        poll_fn(|cx| self.reader.poll_outcome(&instance, cx)).await
+        poll_fn(|cx| self.reader.poll_outcome(cx)).await
     }
 
     /// Sends a signal (`TERM`, `INT`, `KILL`, ... with or without `SIG`) to the command. OpenSSH delivers it to the command's

@@ -26,6 +26,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// arrives a moment before the session is free.
 const ENDING: Duration = Duration::from_secs(1);
 
+/// The gap between attempts to get a session that should be free.
+const RETRY: Duration = Duration::from_millis(20);
+
 /// All connections to one instance.
 ///
 /// How many sessions a connection may have (`MaxSessions` of `sshd`, 10 by default) cannot be asked. So sessions are opened
@@ -60,6 +63,8 @@ struct Pool {
 pub(crate) struct Counts {
     /// Open or being opened.
     taken: AtomicUsize,
+    /// Taken since the connection was made.
+    ever: AtomicUsize,
     /// Open.
     open: AtomicUsize,
     /// Open, but the command has ended.
@@ -204,11 +209,20 @@ impl Sessions {
                                 reason,
                             });
                         }
+                        // OpenSSH may look at the request for a new session before it has cleaned up the one that ended
+                        // just before.
+                        let until = *patience.get_or_insert_with(|| Instant::now() + ENDING);
+                        if others < most && Instant::now() < until {
+                            tokio::time::sleep(RETRY).await;
+                            continue;
+                        }
                         link.counts.full.store(true, Ordering::Release);
                         self.limit.fetch_min(others.max(most).max(1), Ordering::AcqRel);
                     }
                     Err(OpenError::Over(error)) if Arc::ptr_eq(&link, &self.primary) => return Err(error),
-                    Err(OpenError::Over(_)) => self.forget(&link),
+                    Err(OpenError::Over(_)) => {
+                        self.dismiss(&link);
+                    }
                 }
                 continue;
             }
@@ -260,7 +274,7 @@ impl Sessions {
                 tracing::debug!(instance = %self.dialer.instance(), "opened another connection for more sessions");
                 let link = Arc::new(link);
                 self.links().push(link.clone());
-                tokio::spawn(Self::retire(Arc::downgrade(self), link, self.freed.clone()));
+                tokio::spawn(Self::retire(Arc::downgrade(self), link));
                 true
             }
             Err(error) => {
@@ -275,34 +289,31 @@ impl Sessions {
     }
 
     /// Closes an additional connection when it has been idle for a while.
-    async fn retire(sessions: Weak<Self>, link: Arc<Link>, freed: Arc<Notify>) {
+    async fn retire(sessions: Weak<Self>, link: Arc<Link>) {
         loop {
-            let ended = freed.notified();
-            tokio::pin!(ended);
-            ended.as_mut().enable();
-            if link.table.is_busy() {
-                tokio::select! { () = ended => continue, _ = link.table.gone() => break }
-            }
-            tokio::select! {
-                () = tokio::time::sleep(IDLE) => {}
-                // It was used in between.
-                () = ended => continue,
-                _ = link.table.gone() => break,
-            }
-            if !link.table.is_busy() {
+            let before = link.counts.ever.load(Ordering::Acquire);
+            tokio::select! { () = tokio::time::sleep(IDLE) => {}, _ = link.table.gone() => {} }
+            let Some(sessions) = sessions.upgrade() else { break };
+            let unused = link.counts.ever.load(Ordering::Acquire) == before;
+            if (unused || link.table.is_gone()) && sessions.dismiss(&link) {
                 break;
             }
-        }
-        if let Some(sessions) = sessions.upgrade() {
-            sessions.forget(&link);
         }
         link.close().await;
     }
 
-    /// Takes a connection, and the spare sessions on it, out of use.
-    fn forget(&self, link: &Arc<Link>) {
-        self.links().retain(|known| !Arc::ptr_eq(known, link));
-        self.pool().spares.retain(|lane| !Arc::ptr_eq(&lane.table, &link.table));
+    /// Takes a connection, and the spare sessions on it, out of use; false if it is used.
+    fn dismiss(&self, link: &Arc<Link>) -> bool {
+        // With both locks nobody can take a place on the connection or a spare session of it.
+        let mut links = self.links();
+        let mut pool = self.pool();
+        let spares = pool.spares.iter().filter(|lane| Arc::ptr_eq(&lane.table, &link.table)).count();
+        if link.counts.taken.load(Ordering::Acquire) > spares && !link.table.is_gone() {
+            return false;
+        }
+        links.retain(|known| !Arc::ptr_eq(known, link));
+        pool.spares.retain(|lane| !Arc::ptr_eq(&lane.table, &link.table));
+        true
     }
 
     fn closed(&self) -> ConnectionError {
@@ -338,12 +349,9 @@ impl Slot {
         let taken = counts
             .taken
             .try_update(Ordering::AcqRel, Ordering::Acquire, |taken| (taken < limit).then_some(taken + 1));
-        taken.is_ok().then(|| Self {
-            counts: counts.clone(),
-            freed: freed.clone(),
-            confirmed: false,
-            ending: false,
-        })
+        taken.ok()?;
+        counts.ever.fetch_add(1, Ordering::AcqRel);
+        Some(Self { counts: counts.clone(), freed: freed.clone(), confirmed: false, ending: false })
     }
 
     /// The command has ended, so the session is about to.

@@ -112,11 +112,6 @@ impl Table {
         !released && self.busy.load(Ordering::Acquire) <= 1
     }
 
-    /// True while a channel is used or being opened.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.busy.load(Ordering::Acquire) > 0
-    }
-
     /// Declares the connection over; only the first reason counts.
     pub(crate) fn fail(&self, error: ConnectionError) {
         let error = self.lost.get_or_init(|| error).clone();

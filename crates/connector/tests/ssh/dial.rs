@@ -1,13 +1,10 @@
 //! Connecting: keys, passwords, host keys, boots.
 
 use std::error::Error as _;
-use std::sync::Arc;
 
 use connect_info::{AddressError, ConnectInfo, ConnectorSettings, Protocol, SecretString};
 use drover_connector::{DialError, HostKeys};
-use russh::keys::PrivateKey;
-use russh::server::{Auth, Handler, Response, run_stream};
-use russh::{MethodKind, MethodSet};
+use russh::MethodKind;
 use tokio::net::TcpListener;
 
 use super::*;
@@ -230,68 +227,12 @@ async fn a_password_logs_in_and_so_does_one_that_is_asked_for() {
         (MethodKind::KeyboardInteractive, "password, keyboard-interactive"),
     ];
     for (how, tried) in ways {
-        let mut info = password_server(how).await;
+        let mut info = scripted::server(how).await;
         info.settings.password = Some(SecretString::from("right"));
         log_in(&info).await.unwrap_or_else(|error| panic!("{how:?}: {error}"));
 
         info.settings.password = Some(SecretString::from("wrong"));
         let error = log_in(&info).await.unwrap_err().to_string();
         assert_eq!(error, format!("authentication refused for user `ci` (tried {tried})"));
-    }
-}
-
-/// A server that takes the password `right` in one of two ways. OpenSSH without PAM takes only system passwords.
-async fn password_server(how: MethodKind) -> ConnectInfo {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let folder = tempfile::tempdir().unwrap();
-    sshd::keygen(&folder.path().join("host"), &["-t", "ed25519"]);
-    let key = PrivateKey::read_openssh_file(folder.path().join("host")).unwrap();
-    let config = Arc::new(russh::server::Config {
-        keys: vec![key],
-        auth_rejection_time: Duration::ZERO,
-        methods: MethodSet::from(&[how][..]),
-        ..russh::server::Config::default()
-    });
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let session = run_stream(config.clone(), stream, PasswordServer(how)).await;
-            tokio::spawn(async move { session.unwrap().await });
-        }
-    });
-    let settings = ConnectorSettings { username: Some("ci".into()), ..ConnectorSettings::default() };
-    let mut info = ConnectInfo::new("i-1", settings);
-    info.internal_addr = Some(address);
-    info
-}
-
-struct PasswordServer(MethodKind);
-
-impl Handler for PasswordServer {
-    type Error = russh::Error;
-
-    async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Self::Error> {
-        let right = self.0 == MethodKind::Password && (user, password) == ("ci", "right");
-        Ok(if right { Auth::Accept } else { Auth::reject() })
-    }
-
-    async fn auth_keyboard_interactive<'a>(
-        &'a mut self,
-        _: &str,
-        _: &str,
-        response: Option<Response<'a>>,
-    ) -> Result<Auth, Self::Error> {
-        if self.0 != MethodKind::KeyboardInteractive {
-            return Ok(Auth::reject());
-        }
-        let Some(mut answers) = response else {
-            return Ok(Auth::Partial {
-                name: "".into(),
-                instructions: "".into(),
-                prompts: vec![("Password: ".into(), false)].into(),
-            });
-        };
-        let right = answers.next().as_deref() == Some(b"right");
-        Ok(if right { Auth::Accept } else { Auth::reject() })
     }
 }

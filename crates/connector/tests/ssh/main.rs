@@ -12,6 +12,7 @@ mod exec;
 mod flow;
 mod loss;
 mod relay;
+mod scripted;
 mod sessions;
 mod sshd;
 mod tunnels;

@@ -1,1 +1,36 @@
-//! End-to-end tests of the whole.
+//! The harness of the end-to-end tests: a GitLab (the mock), instances (local ones, or real OpenSSH servers), and between
+//! them the manager under test, in this process or as the program that users run.
+//!
+//! ```no_run
+//! use drover_tests::{Entry, Setup};
+//! use gitlab_mock::JobBuilder;
+//!
+//! # async fn example() {
+//! let world = Setup::new().runner(Entry::local("fleet").set("autoscaler.max_instances", 2)).start().await;
+//! let job = world.enqueue(JobBuilder::new("hello").script(["echo hello"]));
+//! world.finished(&job).await.succeeded().says("hello");
+//! world.stop().await;
+//! # }
+//! ```
+//!
+//! [`Finished`] holds every job to what is promised of all jobs: one final state, a log that is complete and whose checksum
+//! GitLab has verified, no secret in it. [`World::stop`] does the same for the manager: nothing may be left on the machine.
+//! When a test fails, its world prints the ends of the job logs and the manager's log.
+
+mod captured;
+mod entry;
+mod finished;
+mod machine;
+mod plain;
+mod program;
+mod sshd;
+mod world;
+
+pub use captured::Captured;
+pub use entry::{Entry, Setup};
+pub use finished::Finished;
+pub use machine::{PATIENCE, eventually, memory_peak, processes_in, within};
+pub use plain::plain;
+pub use program::{Drover, Program, bin};
+pub use sshd::Sshd;
+pub use world::World;

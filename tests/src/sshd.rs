@@ -1,0 +1,145 @@
+//! A real OpenSSH server on a free loopback port: an instance that is reached as those of clouds are.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, User, geteuid};
+use tempfile::TempDir;
+
+use crate::machine;
+
+/// An OpenSSH server with keys of its own. Its processes end with it.
+pub struct Sshd {
+    folder: TempDir,
+    port: u16,
+    extra: String,
+    server: Option<Child>,
+}
+
+// === impl Sshd ===
+
+impl Sshd {
+    /// A running server; connections are accepted a few milliseconds later.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::configured("")
+    }
+
+    /// The same with lines added to its configuration.
+    ///
+    /// # Panics
+    /// When OpenSSH is not installed, or does not start.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "this fails a test")]
+    pub fn configured(extra: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        keygen(&folder.path().join("host"));
+        keygen(&folder.path().join("id"));
+        // Bound and released: the server gets it next. Nobody else is given a port again so soon.
+        let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let port = listener.expect("a free port").port();
+        let mut sshd = Self { folder, port, extra: extra.to_owned(), server: None };
+        sshd.launch();
+        sshd
+    }
+
+    /// Starts the server, again after [`stop`](Self::stop).
+    ///
+    /// # Panics
+    /// When OpenSSH is not installed, or does not start.
+    #[expect(clippy::expect_used, reason = "this fails a test")]
+    pub fn launch(&mut self) {
+        // The server of a system that was never booted lacks its folder for privilege separation.
+        let _ = std::fs::create_dir_all("/run/sshd");
+        let folder = self.folder.path().display();
+        // Commands must not depend on what the start-up files of the user's shell do.
+        let config = format!(
+            "Port {}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/id.pub\n\
+             StrictModes no\nUsePAM no\nPidFile none\nMaxStartups 100\nSetEnv HOME={folder}\n{}\n",
+            self.port, self.extra
+        );
+        let path = self.path("config");
+        std::fs::write(&path, config).expect("the folder can be written to");
+        let log = std::fs::File::create(self.path("log")).expect("the folder can be written to");
+        let server = Command::new(program())
+            .args(["-D", "-e", "-f"])
+            .arg(path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("tests need OpenSSH's sshd (Debian: apt-get install openssh-server)");
+        self.server = Some(server);
+    }
+
+    /// `127.0.0.1:<port>`.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The private key that it lets in.
+    #[must_use]
+    pub fn key_path(&self) -> PathBuf {
+        self.path("id")
+    }
+
+    /// Name of the user who runs the tests, and as whom one logs in.
+    ///
+    /// # Panics
+    /// When the user has no name.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "this fails a test")]
+    pub fn user() -> String {
+        User::from_uid(geteuid()).ok().flatten().expect("the user has a name").name
+    }
+
+    /// The processes that serve connections, and what runs in them.
+    #[must_use]
+    pub fn children(&self) -> Vec<i32> {
+        let server = self.server.as_ref().map(|server| server.id().cast_signed());
+        server.map(machine::descendants).unwrap_or_default()
+    }
+
+    /// Kills the server, its connections and what runs in them, as when the power goes off.
+    pub fn stop(&mut self) {
+        let children = self.children();
+        if let Some(mut server) = self.server.take() {
+            // A server that has ended by itself is just as well.
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+        for child in children {
+            let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[expect(clippy::expect_used, reason = "this fails a test")]
+fn keygen(path: &Path) {
+    let done = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path).status();
+    assert!(done.expect("tests need ssh-keygen (Debian: apt-get install openssh-client)").success());
+}
+
+/// `sshd` insists on being started by its full path.
+#[expect(clippy::expect_used, reason = "this fails a test")]
+fn program() -> PathBuf {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders)
+        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
+        .map(|folder| folder.join("sshd"))
+        .find(|path| path.exists())
+        .expect("tests need OpenSSH's sshd (Debian: apt-get install openssh-server)")
+}

@@ -1,0 +1,3 @@
+//! What one job does, from its script to GitLab's page.
+
+mod results;

@@ -13,6 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::claims::Claim;
+use crate::observe::{CallKind, CallOutcome, ProviderCall};
 use crate::provider::{self, Answer, Call, Kind};
 use crate::shared::{Grant, Shared};
 use crate::voice::Voice;
@@ -58,13 +59,17 @@ impl Taskscaler {
     /// # Errors
     /// [`StartError`]; nothing runs then.
     pub async fn start(settings: Settings, group: Arc<dyn InstanceGroup>) -> Result<Self, StartError> {
+        let began = Instant::now();
         let info =
             provider::bounded(INIT_DEADLINE, "preparing the instance group", group.init(&settings.connector))
-                .await
-                .map_err(StartError::Group)?;
+                .await;
+        let outcome = CallOutcome::of(info.as_ref().err());
+        settings.observer.called(&ProviderCall::new(CallKind::Init, outcome, began.elapsed()));
+        let info = info.map_err(StartError::Group)?;
         let ledger = settings.store.load().map_err(StartError::Store)?;
         let mut config = settings.core.clone();
         config.group_max_size = Some(info.max_size);
+        settings.observer.configured(&config);
         let core = Core::new(config, ledger, settings.clock.now());
         let shared = Arc::new(Shared::new(core, Arc::clone(&group), &settings));
         tracing::info!(runner = %settings.runner, group = %info.id, provider = %info.provider,
@@ -155,6 +160,7 @@ impl Taskscaler {
     /// Puts another configuration of limits and policies in force.
     pub fn configure(&self, mut config: taskscaler_core::Config) {
         config.group_max_size = Some(self.info.max_size);
+        self.shared.observer.configured(&config);
         self.shared.lock().core.configure(config, self.shared.clock.now());
         self.shared.wake.notify_one();
     }
@@ -211,15 +217,17 @@ impl Engine {
     }
 
     fn decide(&mut self) -> Plan {
-        let (plan, report, lost) = {
+        let (plan, report, lost, notices) = {
             let mut inner = self.shared.lock();
             let (plan, report) = inner.core.decide(self.shared.clock.now());
             let lost = self.shared.deliver(&mut inner);
-            while let Some(notice) = inner.core.poll_notice() {
-                self.voice.notice(notice);
-            }
-            (plan, report, lost)
+            let notices: Vec<_> = std::iter::from_fn(|| inner.core.poll_notice()).collect();
+            (plan, report, lost, notices)
         };
+        for notice in notices {
+            self.settings.observer.noticed(&notice);
+            self.voice.notice(notice);
+        }
         for claim in lost {
             let shared = Arc::clone(&self.shared);
             self.background.spawn(async move { shared.tell_lost(claim).await });
@@ -227,13 +235,12 @@ impl Engine {
         self.voice.decision(&report);
         self.to_launch += plan.launch;
         self.to_delete.extend(plan.delete.iter().cloned());
-        self.shared.report.send_if_modified(|last| {
-            let changed = last.as_deref() != Some(&report);
-            if changed {
-                *last = Some(Arc::new(report));
-            }
-            changed
-        });
+        let changed = self.shared.report.borrow().as_deref() != Some(&report);
+        if changed {
+            let report = Arc::new(report);
+            self.settings.observer.decided(&report);
+            self.shared.report.send_replace(Some(report));
+        }
         plan
     }
 
@@ -295,7 +302,9 @@ impl Engine {
             biased;
             () = self.shared.stopping.cancelled(), if until.is_none() => {}
             answer = answer_of(self.call.as_mut()), if self.call.is_some() => {
-                self.call = None;
+                if let Some(call) = self.call.take() {
+                    self.settings.observer.called(&answer.call(call.began.elapsed()));
+                }
                 self.answered(answer);
             }
             () = self.shared.wake.notified() => {}
@@ -388,9 +397,12 @@ impl Engine {
             }
         }
         let deadline = self.settings.update_interval.max(CALL_DEADLINE);
-        if let Err(error) =
-            provider::bounded(deadline, "shutting the instance group down", self.group.shutdown()).await
-        {
+        let began = Instant::now();
+        let ended =
+            provider::bounded(deadline, "shutting the instance group down", self.group.shutdown()).await;
+        let outcome = CallOutcome::of(ended.as_ref().err());
+        self.settings.observer.called(&ProviderCall::new(CallKind::Shutdown, outcome, began.elapsed()));
+        if let Err(error) = ended {
             tracing::warn!(runner = %self.settings.runner, group = %self.info.id, %error, "failed to shut the instance group down");
         }
         leftover
@@ -425,7 +437,11 @@ async fn make_ready(settings: &Settings, info: ConnectInfo) -> Result<(), String
 async fn check(shared: Arc<Shared>, settings: Settings, id: InstanceId, ask_provider: bool) {
     let provider_id = fleeting::InstanceId::from(id.as_str());
     let asked = if ask_provider {
-        provider::heartbeat(&*shared.group, &provider_id, CALL_DEADLINE).await
+        let began = Instant::now();
+        let answer = provider::heartbeat(&*shared.group, &provider_id, CALL_DEADLINE).await;
+        let outcome = CallOutcome::of_heartbeat(&answer);
+        shared.observer.called(&ProviderCall::new(CallKind::Heartbeat, outcome, began.elapsed()));
+        answer
     } else {
         Ok(())
     };

@@ -26,6 +26,7 @@
 mod claims;
 mod clock;
 mod engine;
+mod observe;
 mod provider;
 mod ready;
 mod settings;
@@ -36,6 +37,7 @@ mod voice;
 pub use claims::{AcquireError, Acquisition, LostCause, Reservation};
 pub use clock::Clock;
 pub use engine::{Leftover, StartError, Taskscaler};
+pub use observe::{CallKind, CallOutcome, ClaimOperation, ProviderCall, ScalerObserver};
 pub use ready::{Always, ReadyUp};
 pub use settings::Settings;
 pub use store::{LedgerStore, MemoryStore, StoreError};

@@ -7,6 +7,9 @@ use std::time::Duration;
 use fleeting::{Changed, GroupError, HeartbeatError, InstanceGroup, InstanceId, Seen};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+
+use crate::observe::{CallKind, CallOutcome, ProviderCall};
 
 /// What is known of an instance's fate must come quickly: a job waits for it.
 const FATE_DEADLINE: Duration = Duration::from_secs(5);
@@ -21,6 +24,7 @@ pub(crate) enum Answer {
 /// A call under way.
 pub(crate) struct Call {
     pub(crate) kind: Kind,
+    pub(crate) began: Instant,
     pub(crate) answer: BoxFuture<'static, Answer>,
 }
 
@@ -31,11 +35,39 @@ pub(crate) enum Kind {
     Decrease,
 }
 
+// === impl Answer ===
+
+impl Answer {
+    /// The call that was answered, for observers.
+    pub(crate) fn call(&self, duration: Duration) -> ProviderCall {
+        let number = |ids: &[InstanceId]| u32::try_from(ids.len()).unwrap_or(u32::MAX);
+        match self {
+            Self::Updated(listing) => {
+                ProviderCall::new(CallKind::Update, CallOutcome::of(listing.as_ref().err()), duration)
+            }
+            Self::Increased { asked, outcome } => ProviderCall {
+                kind: CallKind::Increase,
+                asked: *asked,
+                done: outcome.done,
+                outcome: CallOutcome::of(outcome.error.as_ref()),
+                duration,
+            },
+            Self::Decreased { asked, outcome } => ProviderCall {
+                kind: CallKind::Decrease,
+                asked: number(asked),
+                done: number(&outcome.done),
+                outcome: CallOutcome::of(outcome.error.as_ref()),
+                duration,
+            },
+        }
+    }
+}
+
 /// Lists the group.
 pub(crate) fn update(group: Arc<dyn InstanceGroup>, deadline: Duration) -> Call {
     let answer =
         async move { Answer::Updated(bounded(deadline, "listing the group", group.update()).await) }.boxed();
-    Call { kind: Kind::Update, answer }
+    Call { kind: Kind::Update, began: Instant::now(), answer }
 }
 
 /// Asks for more instances.
@@ -48,7 +80,7 @@ pub(crate) fn increase(group: Arc<dyn InstanceGroup>, asked: u32, deadline: Dura
         Answer::Increased { asked, outcome }
     }
     .boxed();
-    Call { kind: Kind::Increase, answer }
+    Call { kind: Kind::Increase, began: Instant::now(), answer }
 }
 
 /// Deletes instances.
@@ -61,7 +93,7 @@ pub(crate) fn decrease(group: Arc<dyn InstanceGroup>, asked: Vec<InstanceId>, de
         Answer::Decreased { asked, outcome }
     }
     .boxed();
-    Call { kind: Kind::Decrease, answer }
+    Call { kind: Kind::Decrease, began: Instant::now(), answer }
 }
 
 /// The provider's health check.

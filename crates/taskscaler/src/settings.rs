@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use connect_info::ConnectorSettings;
 
-use crate::{Always, Clock, LedgerStore, MemoryStore, ReadyUp};
+use crate::observe::Nobody;
+use crate::{Always, Clock, LedgerStore, MemoryStore, ReadyUp, ScalerObserver};
 
 /// How one scaler works. The defaults are GitLab Runner's.
 #[derive(Clone)]
@@ -35,6 +36,8 @@ pub struct Settings {
     pub ready: Arc<dyn ReadyUp>,
     /// Where use counts survive a restart.
     pub store: Arc<dyn LedgerStore>,
+    /// Hears what happens, for metrics.
+    pub observer: Arc<dyn ScalerObserver>,
 }
 
 impl Default for Settings {
@@ -52,6 +55,7 @@ impl Default for Settings {
             clock: Clock::system(),
             ready: Arc::new(Always),
             store: Arc::new(MemoryStore::default()),
+            observer: Arc::new(Nobody),
         }
     }
 }

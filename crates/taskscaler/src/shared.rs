@@ -8,10 +8,12 @@ use connect_info::ConnectInfo;
 use fleeting::{GroupError, InstanceGroup};
 use taskscaler_core::{ClaimKey, Core, Event, InstanceId, NoCapacity, Report, Slot};
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::observe::{CallKind, CallOutcome, ClaimOperation, ProviderCall};
 use crate::provider;
-use crate::{Clock, LedgerStore, LostCause, Settings};
+use crate::{Clock, LedgerStore, LostCause, ScalerObserver, Settings};
 
 /// Credentials that expire sooner than this are fetched anew.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(10);
@@ -29,6 +31,7 @@ pub(crate) struct Shared {
     connect_infos: Mutex<BTreeMap<InstanceId, Arc<tokio::sync::Mutex<Option<ConnectInfo>>>>>,
     key_prefix: Arc<str>,
     connect_timeout: Duration,
+    pub(crate) observer: Arc<dyn ScalerObserver>,
 }
 
 pub(crate) struct Inner {
@@ -70,6 +73,7 @@ impl Shared {
             connect_infos: Mutex::new(BTreeMap::new()),
             key_prefix: Arc::clone(&settings.key_prefix),
             connect_timeout: settings.connector.timeout(),
+            observer: Arc::clone(&settings.observer),
         }
     }
 
@@ -82,8 +86,13 @@ impl Shared {
         let now = self.clock.now();
         let mut inner = self.lock();
         let key = ClaimKey::from(format!("{}-{:016x}", self.key_prefix, inner.keys.next()));
-        inner.core.reserve(key.clone(), now)?;
-        Ok(key)
+        let outcome = inner.core.reserve(key.clone(), now);
+        drop(inner);
+        match &outcome {
+            Ok(()) => self.observer.claimed(ClaimOperation::Reserve),
+            Err(why) => self.observer.refused(why),
+        }
+        outcome.map(|()| key)
     }
 
     /// Asks for a slot: at once, or through the receiver.
@@ -106,11 +115,12 @@ impl Shared {
         Ok(grant)
     }
 
-    /// Registers interest in the loss of an acquired slot.
+    /// Registers interest in the loss of an acquired slot. Until it is released or requeued, the claim counts as acquired.
     pub(crate) fn watch_loss(&self, key: &ClaimKey) -> watch::Receiver<Option<LostCause>> {
         let sender = watch::Sender::new(None);
         let receiver = sender.subscribe();
         self.lock().lost.insert(key.clone(), sender);
+        self.observer.claimed(ClaimOperation::Acquire);
         receiver
     }
 
@@ -118,9 +128,10 @@ impl Shared {
         let now = self.clock.now();
         let mut inner = self.lock();
         inner.waiting.remove(key);
-        inner.lost.remove(key);
+        let acquired = inner.lost.remove(key).is_some();
         inner.core.release(key, now);
         drop(inner);
+        self.observer.claimed(if acquired { ClaimOperation::Release } else { ClaimOperation::Unreserve });
         self.capacity_changed();
         self.wake.notify_one();
     }
@@ -133,6 +144,7 @@ impl Shared {
         inner.core.condemn(id, why.to_owned(), now);
         inner.core.requeue(key, now);
         drop(inner);
+        self.observer.claimed(ClaimOperation::Release);
         self.wake.notify_one();
     }
 
@@ -193,10 +205,14 @@ impl Shared {
             tracing::debug!(instance = %id, "refreshing connect info");
         }
         let provider_id = fleeting::InstanceId::from(id.as_str());
+        let began = Instant::now();
         let info = provider::bounded(self.connect_timeout, "fetching connect info", async {
             self.group.connect_info(&provider_id).await
         })
-        .await?;
+        .await;
+        let outcome = CallOutcome::of(info.as_ref().err());
+        self.observer.called(&ProviderCall::new(CallKind::ConnectInfo, outcome, began.elapsed()));
+        let info = info?;
         *cached = Some(info.clone());
         Ok(info)
     }

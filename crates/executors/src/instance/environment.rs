@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use connector::{Client, ConnectionError, Output, Process};
 use taskscaler::Acquisition;
 
@@ -13,6 +13,14 @@ use crate::environment::{Environment, EnvironmentError, StageEvent, StageHandle,
 
 /// A broken connection and a vanished instance are noticed in any order; the scaler knows more, so it gets this long.
 const CAUSE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Put before every script: the shell says its process id, which is how its process group is found when it must end. (OpenSSH
+/// does not deliver SSH's own signals to every login.) The line is taken out of the output.
+const SAY_PROCESS: &str = "echo \"$$\"\n";
+/// A process id with its line end is no longer than this.
+const PROCESS_LINE: usize = 21;
+/// Time for the command that ends a stage.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// One slot, until it is closed.
 pub(crate) struct InstanceEnvironment {
@@ -26,6 +34,18 @@ pub(crate) struct InstanceEnvironment {
 
 struct Running {
     process: Option<Process>,
+    client: Client,
+    shell: ShellProcess,
+}
+
+/// What is known of the stage's shell.
+enum ShellProcess {
+    /// Nothing yet; the beginning of the output so far.
+    Unheard(Vec<u8>),
+    /// Its process id.
+    Known(String),
+    /// It did not say, so it is no POSIX shell, or there is none.
+    Unknown,
 }
 
 // === impl InstanceEnvironment ===
@@ -49,7 +69,10 @@ impl Environment for InstanceEnvironment {
         command: &str,
         script: Bytes,
     ) -> Result<StageHandle, EnvironmentError> {
-        let process = self.client.exec(command, script).await.map_err(connection)?;
+        let mut input = BytesMut::with_capacity(SAY_PROCESS.len() + script.len());
+        input.extend_from_slice(SAY_PROCESS.as_bytes());
+        input.extend_from_slice(&script);
+        let process = self.client.exec(command, input.freeze()).await.map_err(connection)?;
         let handle = StageHandle { stage: stage.to_owned(), id: self.acquisition.key().to_owned() };
         *self.started.lock().unwrap_or_else(PoisonError::into_inner) = Some((handle.clone(), process));
         Ok(handle)
@@ -63,7 +86,8 @@ impl Environment for InstanceEnvironment {
         let started = self.started.lock().unwrap_or_else(PoisonError::into_inner).take();
         match started {
             Some((known, process)) if known == *handle && from_offset == 0 => {
-                Ok(Box::new(Running { process: Some(process) }))
+                let shell = ShellProcess::Unheard(Vec::new());
+                Ok(Box::new(Running { process: Some(process), client: self.client.clone(), shell }))
             }
             Some(_) | None => Err(EnvironmentError::NotResumable(from_offset)),
         }
@@ -94,34 +118,139 @@ impl Environment for InstanceEnvironment {
 #[async_trait]
 impl StageOutput for Running {
     async fn next(&mut self) -> Result<StageEvent, EnvironmentError> {
-        let Some(process) = self.process.as_mut() else {
-            return Err(EnvironmentError::Lost("the stage has ended already".to_owned()));
-        };
-        match process.next().await.map_err(connection)? {
-            Some(Output::Stdout(bytes)) => Ok(StageEvent::Stdout(bytes)),
-            Some(Output::Stderr(bytes)) => Ok(StageEvent::Stderr(bytes)),
-            None => {
-                let Some(process) = self.process.take() else {
-                    return Err(EnvironmentError::Lost("the stage has ended already".to_owned()));
-                };
-                let status = process.wait().await.map_err(connection)?;
-                Ok(StageEvent::Exited(status.code()))
+        loop {
+            let Some(process) = self.process.as_mut() else {
+                return Err(EnvironmentError::Lost("the stage has ended already".to_owned()));
+            };
+            match process.next().await.map_err(connection)? {
+                Some(Output::Stdout(bytes)) => {
+                    let rest = self.shell.hear(bytes);
+                    if !rest.is_empty() {
+                        return Ok(StageEvent::Stdout(rest));
+                    }
+                }
+                Some(Output::Stderr(bytes)) => return Ok(StageEvent::Stderr(bytes)),
+                None => {
+                    let held_back = self.shell.give_up();
+                    if !held_back.is_empty() {
+                        return Ok(StageEvent::Stdout(held_back));
+                    }
+                    let Some(process) = self.process.take() else { continue };
+                    let status = process.wait().await.map_err(connection)?;
+                    return Ok(StageEvent::Exited(status.code()));
+                }
             }
         }
     }
 
     async fn stop(&mut self, how: Stop) {
-        let Some(process) = self.process.as_mut() else { return };
         let name = match how {
             Stop::Terminate => "TERM",
             Stop::Kill => "KILL",
         };
-        if let Err(error) = process.signal(name).await {
-            tracing::debug!(%error, signal = name, "the stage cannot be signalled");
+        let ShellProcess::Known(id) = &self.shell else {
+            if let Some(process) = self.process.as_ref()
+                && let Err(error) = process.signal(name).await
+            {
+                tracing::debug!(%error, signal = name, "the stage cannot be signalled");
+            }
+            return;
+        };
+        let command = format!(
+            "g=$(ps -o pgid= -p {id} 2>/dev/null | tr -d ' '); \
+             kill -s {name} -- -\"${{g:-{id}}}\" 2>/dev/null || kill -s {name} {id}"
+        );
+        let stopped = async {
+            let mut process = self.client.exec("sh", Bytes::from(command)).await?;
+            while process.next().await?.is_some() {}
+            process.wait().await
+        };
+        match tokio::time::timeout(STOP_PATIENCE, stopped).await {
+            Ok(Ok(status)) => tracing::debug!(process = id, signal = name, code = status.code(), "stage signalled"),
+            Ok(Err(error)) => tracing::debug!(process = id, signal = name, %error, "the stage cannot be signalled"),
+            Err(_) => tracing::debug!(process = id, signal = name, "signalling the stage took too long"),
+        }
+    }
+}
+
+// === impl ShellProcess ===
+
+impl ShellProcess {
+    /// Takes the line with the process id out of the output; returns what is the stage's own.
+    fn hear(&mut self, bytes: Bytes) -> Bytes {
+        let Self::Unheard(heard) = self else { return bytes };
+        let start = heard.len();
+        heard.extend_from_slice(&bytes[..bytes.len().min(PROCESS_LINE)]);
+        let Some(end) = heard.iter().position(|byte| *byte == b'\n') else {
+            if heard.len() < PROCESS_LINE && heard.iter().all(u8::is_ascii_digit) {
+                return Bytes::new();
+            }
+            return self.not_a_process(start, &bytes);
+        };
+        match std::str::from_utf8(&heard[..end]) {
+            Ok(id) if !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()) => {
+                let id = id.to_owned();
+                *self = Self::Known(id);
+                bytes.slice(end + 1 - start..)
+            }
+            Ok(_) | Err(_) => self.not_a_process(start, &bytes),
+        }
+    }
+
+    /// The output began with something else, which must not get lost.
+    fn not_a_process(&mut self, start: usize, bytes: &Bytes) -> Bytes {
+        let Self::Unheard(heard) = std::mem::replace(self, Self::Unknown) else { return bytes.clone() };
+        let mut all = BytesMut::from(&heard[..start]);
+        all.extend_from_slice(bytes);
+        all.freeze()
+    }
+
+    /// The output is over.
+    fn give_up(&mut self) -> Bytes {
+        match std::mem::replace(self, Self::Unknown) {
+            Self::Unheard(heard) => Bytes::from(heard),
+            known @ Self::Known(_) => {
+                *self = known;
+                Bytes::new()
+            }
+            Self::Unknown => Bytes::new(),
         }
     }
 }
 
 fn connection(error: ConnectionError) -> EnvironmentError {
     EnvironmentError::Lost(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hear(pieces: &[&str]) -> (String, Option<String>) {
+        let mut shell = ShellProcess::Unheard(Vec::new());
+        let mut out = Vec::new();
+        for piece in pieces {
+            out.extend_from_slice(&shell.hear(Bytes::copy_from_slice(piece.as_bytes())));
+        }
+        out.extend_from_slice(&shell.give_up());
+        let id = match shell {
+            ShellProcess::Known(id) => Some(id),
+            ShellProcess::Unheard(_) | ShellProcess::Unknown => None,
+        };
+        (String::from_utf8(out).unwrap(), id)
+    }
+
+    #[test]
+    fn the_process_id_is_taken_out_however_it_is_cut() {
+        assert_eq!(hear(&["1234\nhello\n"]), ("hello\n".into(), Some("1234".into())));
+        assert_eq!(hear(&["12", "34", "\n", "hello"]), ("hello".into(), Some("1234".into())));
+        assert_eq!(hear(&["1234\n"]), (String::new(), Some("1234".into())));
+    }
+
+    #[test]
+    fn other_output_is_kept_whole() {
+        for pieces in [&["sh: not found\n"][..], &["12", "x\n"], &["123"], &["\n1\n"], &["123456789012345678901234\n"], &[]] {
+            assert_eq!(hear(pieces), (pieces.concat(), None));
+        }
+    }
 }

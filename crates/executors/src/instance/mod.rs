@@ -15,7 +15,7 @@ use fleeting::InstanceGroup;
 use gitlab_api::Features;
 use job::Shell;
 use job::log::LineKind;
-use taskscaler::{Acquisition, InstanceLine, Report, Settings, StartError, Taskscaler};
+use taskscaler::{Acquisition, InstanceLine, Report, ScalerObserver, Settings, StartError, Taskscaler};
 use taskscaler_core::Zone;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -56,6 +56,8 @@ pub struct InstanceParts {
     pub local: Zone,
     /// Jobs are given to instances only after a connectivity test (`FF_USE_FLEETING_ACQUIRE_HEARTBEATS`).
     pub heartbeats: bool,
+    /// Hears what the scaler does.
+    pub observer: Option<Arc<dyn ScalerObserver>>,
 }
 
 /// Why an executor did not start.
@@ -105,7 +107,9 @@ impl InstanceExecutor {
         let ready_command = autoscaler.instance_ready_command.clone().unwrap_or_default();
         let machines = Arc::new(Machines::new(options, ready_command, parts.heartbeats));
         let use_external_addr = connector.use_external_addr;
+        let defaults = Settings::default();
         let settings = Settings {
+            observer: parts.observer.unwrap_or(defaults.observer),
             runner: runner.label().into(),
             key_prefix: runner.short_token().into(),
             core: settings::core(autoscaler, parts.local)?,

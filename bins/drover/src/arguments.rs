@@ -12,8 +12,9 @@ use config::{LogFormat, LogLevel};
 use crate::cmd;
 use crate::failure::Exit;
 use crate::identity;
+use crate::logging::Logging;
 
-pub(crate) use self::values::{Flag, filled, flag};
+pub(crate) use self::values::{Flag, Number, Switch, filled, flag, number, switch};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -66,13 +67,24 @@ pub(crate) struct LogArguments {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ConfigArguments {
     /// Configuration file [default: /etc/gitlab-runner/config.toml for root, else ~/.gitlab-runner/config.toml].
-    #[arg(long = "config", short = 'c', env = "CONFIG_FILE", hide_env_values = true, value_name = "FILE")]
+    #[arg(id = "config", long, short, env = "CONFIG_FILE", hide_env_values = true, value_name = "FILE")]
     file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(cmd::run::RunArguments),
+    Register(Box<cmd::register::RegisterArguments>),
+    Verify(cmd::verify::VerifyArguments),
+    List(cmd::list::ListArguments),
+    Unregister(cmd::unregister::UnregisterArguments),
+    ResetToken(cmd::reset_token::ResetTokenArguments),
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(cmd::check::ConfigCommand),
+    /// GitLab Runner's name for `config check --strict --no-files`.
+    #[command(hide = true)]
+    Lint(cmd::check::LintArguments),
     Completion(cmd::completion::CompletionArguments),
 }
 
@@ -82,6 +94,12 @@ impl LogArguments {
     /// The level of the command line, if it names one.
     pub(crate) fn level(&self) -> Option<LogLevel> {
         if self.debug.0 { Some(LogLevel::Debug) } else { self.log_level.and_then(|level| level.0) }
+    }
+
+    /// Starts logging for a command that is over soon: its result says all, so only warnings are logged.
+    pub(crate) fn start(&self) {
+        let (level, format) = (self.level().unwrap_or(LogLevel::Warn), self.format().unwrap_or(LogFormat::Runner));
+        Logging::start(level, format);
     }
 
     /// The form of the command line, if it names one.

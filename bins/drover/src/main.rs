@@ -3,6 +3,7 @@
 mod arguments;
 mod cmd;
 mod failure;
+mod gitlab;
 mod identity;
 mod logging;
 mod output;

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -33,7 +34,8 @@ impl Spool {
             }
         }
         let make = || -> io::Result<Self> {
-            let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
+            let private = fs::Permissions::from_mode(0o700);
+            let directory = tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(parent)?;
             // The lock is taken before it gets its name, so that nobody sees it free while the process lives.
             let unnamed = directory.path().join("lock.new");
             let lock = File::create_new(&unnamed)?;
@@ -66,7 +68,6 @@ fn is_spool(name: &OsStr) -> bool {
 
 /// Anybody can put anything into the temporary folder; links are not followed.
 fn is_own_directory(path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
     fs::symlink_metadata(path)
         .is_ok_and(|found| found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw())
 }
@@ -86,8 +87,6 @@ fn is_abandoned(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]

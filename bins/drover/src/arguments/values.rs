@@ -6,6 +6,14 @@ use config::{LogFormat, LogLevel};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Flag(pub(crate) bool);
 
+/// A switch that may be left open; an empty variable leaves it so.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Switch(pub(crate) Option<bool>);
+
+/// A number that may be left open; an empty variable leaves it so.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Number(pub(crate) Option<i64>);
+
 /// A log level; an empty one is none.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Level(pub(super) Option<LogLevel>);
@@ -23,6 +31,20 @@ pub(crate) fn flag(text: &str) -> Result<Flag, String> {
     }
 }
 
+/// Reads a switch that may be left open.
+pub(crate) fn switch(text: &str) -> Result<Switch, String> {
+    if text.is_empty() { Ok(Switch(None)) } else { flag(text).map(|flag| Switch(Some(flag.0))) }
+}
+
+/// Reads a number that may be left open.
+pub(crate) fn number(text: &str) -> Result<Number, String> {
+    match text {
+        "" => Ok(Number(None)),
+        _ => text.parse().map(|number| Number(Some(number))).map_err(|_| "expected a whole number".to_owned()),
+    }
+}
+
+/// Reads a log level.
 pub(crate) fn level(text: &str) -> Result<Level, String> {
     match (text, LogLevel::from_name(&text.to_ascii_lowercase())) {
         ("", _) => Ok(Level(None)),
@@ -31,6 +53,7 @@ pub(crate) fn level(text: &str) -> Result<Level, String> {
     }
 }
 
+/// Reads a form of log lines.
 pub(crate) fn format(text: &str) -> Result<Format, String> {
     match (text, LogFormat::from_name(text)) {
         ("", _) => Ok(Format(None)),

@@ -1,7 +1,13 @@
 //! The commands, one file each.
 
+pub(crate) mod check;
 pub(crate) mod completion;
+pub(crate) mod list;
+pub(crate) mod register;
+pub(crate) mod reset_token;
 pub(crate) mod run;
+pub(crate) mod unregister;
+pub(crate) mod verify;
 
 use crate::arguments::{Arguments, Command};
 use crate::failure::{Exit, Failure};
@@ -11,6 +17,13 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let logging = &arguments.logging;
     match arguments.command {
         Command::Run(options) => run::run(options, logging),
+        Command::Register(options) => register::register(&options, logging),
+        Command::Verify(options) => verify::verify(&options, logging),
+        Command::List(options) => list::list(&options, logging),
+        Command::Unregister(options) => unregister::unregister(&options, logging),
+        Command::ResetToken(options) => reset_token::reset_token(&options, logging),
+        Command::Config(check::ConfigCommand::Check(options)) => check::check(&options, logging),
+        Command::Lint(options) => check::check(&options.into_check(), logging),
         Command::Completion(options) => Ok(completion::completion(&options)),
     }
 }

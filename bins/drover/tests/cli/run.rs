@@ -49,6 +49,84 @@ async fn sigterm_interrupts_jobs_and_says_so_to_gitlab() {
     assert_eq!((view.state, view.failure_reason.as_deref()), (JobState::Failed, Some("runner_interrupted")));
 }
 
+#[tokio::test]
+async fn a_second_sigterm_ends_the_process_at_once() {
+    let gitlab = GitlabMock::start(Config::default()).await.unwrap();
+    let runner = gitlab.add_runner(TOKEN);
+    // The job does not hear the first signal for a while.
+    let job = gitlab.enqueue(&runner, JobBuilder::new("deaf").script(["trap '' TERM INT HUP; echo begun; sleep 600"]));
+    let home = Home::with(&config(gitlab.url()));
+
+    let mut drover = home.run(&[]);
+    job.log_contains("begun", PATIENCE).await.unwrap();
+    gitlab.refuse_connections().await;
+    drover.signal(Signal::SIGTERM);
+    drover.says("Starting forceful shutdown").await;
+    drover.signal(Signal::SIGINT);
+    assert_eq!(drover.ends().await, 3, "{}", drover.said);
+}
+
+#[tokio::test]
+async fn without_a_file_it_waits_for_one_and_takes_it_up() {
+    let gitlab = GitlabMock::start(Config::default()).await.unwrap();
+    let runner = gitlab.add_runner(TOKEN);
+    let job = gitlab.enqueue(&runner, JobBuilder::new("hello").script(["echo hello"]));
+    let home = Home::empty();
+
+    let mut drover = home.run(&[]);
+    drover.says("There is no configuration file; waiting for one").await;
+    home.write("config.toml", &config(gitlab.url()));
+    drover.signal(Signal::SIGHUP);
+    let view = job.finished(PATIENCE).await.unwrap();
+    drover.signal(Signal::SIGQUIT);
+
+    assert_eq!(drover.ends().await, 0, "{}", drover.said);
+    assert_eq!(view.state, JobState::Success);
+}
+
+#[tokio::test]
+async fn a_bad_file_is_said_once_and_what_is_in_force_stays() {
+    let gitlab = GitlabMock::start(Config::default()).await.unwrap();
+    let runner = gitlab.add_runner(TOKEN);
+    let home = Home::with(&config(gitlab.url()));
+
+    let mut drover = home.run(&["--log-format", "json"]);
+    drover.says("takes jobs").await;
+    home.write("config.toml", "concurrent = 0\n");
+    // Noticed by itself.
+    drover.says("The configuration in force stays").await;
+    let job = gitlab.enqueue(&runner, JobBuilder::new("hello").script(["echo hello"]));
+    let view = job.finished(PATIENCE).await.unwrap();
+    drover.signal(Signal::SIGQUIT);
+
+    assert_eq!(drover.ends().await, 0, "{}", drover.said);
+    assert_eq!(view.state, JobState::Success);
+    assert_eq!(drover.said.matches("The configuration in force stays").count(), 1, "{}", drover.said);
+    for line in drover.said.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(line["msg"].is_string() && line["level"].is_string() && line["time"].is_string());
+    }
+}
+
+#[tokio::test]
+async fn flags_of_existing_service_units_are_taken() {
+    let home = Home::with("concurrent = 1\n");
+    let folder = home.path().to_str().unwrap();
+    let mut drover =
+        home.run(&["--working-directory", folder, "--service", "gitlab-runner", "--user", "gitlab-runner", "--syslog=false"]);
+    drover.says("No runner entry can take jobs; waiting for the file to change").await;
+    drover.signal(Signal::SIGTERM);
+    assert_eq!(drover.ends().await, 0, "{}", drover.said);
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_good_ends_the_start() {
+    let home = Home::with("concurrent = 0\n");
+    let mut drover = home.run(&[]);
+    assert_eq!(drover.ends().await, 2);
+    assert!(drover.said.contains("config.toml:1:14: error: `concurrent` must be at least 1"), "{}", drover.said);
+}
+
 fn config(url: &str) -> String {
     format!(
         r#"

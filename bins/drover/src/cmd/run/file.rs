@@ -52,7 +52,7 @@ impl Watched {
                 First { loaded: file.empty().map_err(Failure::usage)?, missing: true }
             }
             Err(error) => {
-                return Err(Failure::usage(error).hint("`drover config check` says more about a file"));
+                return Err(Failure::usage(error));
             }
         };
         Ok((file, first))

@@ -18,6 +18,7 @@ pub(crate) use self::values::{Flag, Number, Switch, filled, flag, number, switch
 
 const EXAMPLES: &str = "\
 Examples:
+  drover demo                                see it work, with nothing to set up
   drover config check                        is the configuration fit for use?
   drover register --url https://gitlab.example.com --token \"$TOKEN\" --executor instance
   drover run                                 take jobs until told to stop";
@@ -50,7 +51,7 @@ pub(crate) struct Arguments {
 pub(crate) struct LogArguments {
     /// Log everything, like `--log-level debug`.
     #[arg(long, global = true, env = "RUNNER_DEBUG", hide_env_values = true, display_order = 100,
-        action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        action = ArgAction::Set, num_args = 0..=1, require_equals = true, value_name = "BOOL", default_missing_value = "true",
         default_value = "false", hide_default_value = true, hide_possible_values = true, value_parser = values::flag)]
     debug: Flag,
     /// Least level that is logged: debug, info, warn, error, fatal or panic. Wins over the file.
@@ -74,6 +75,7 @@ pub(crate) struct ConfigArguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(cmd::run::RunArguments),
+    Demo(cmd::demo::DemoArguments),
     Register(Box<cmd::register::RegisterArguments>),
     Verify(cmd::verify::VerifyArguments),
     List(cmd::list::ListArguments),
@@ -98,7 +100,8 @@ impl LogArguments {
 
     /// Starts logging for a command that is over soon: its result says all, so only warnings are logged.
     pub(crate) fn start(&self) {
-        let (level, format) = (self.level().unwrap_or(LogLevel::Warn), self.format().unwrap_or(LogFormat::Runner));
+        let (level, format) =
+            (self.level().unwrap_or(LogLevel::Warn), self.format().unwrap_or(LogFormat::Runner));
         Logging::start(level, format);
     }
 

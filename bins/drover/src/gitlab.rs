@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use config::{ConfigFile, Config, ExecutorName, Loaded, Runner};
-use gitlab_api::{Client, ClientError, ClientOptions, ExposeSecret as _, Features, InfoFields, RunnerInfo, user_agent};
+use config::{Config, ConfigFile, ExecutorName, Loaded, Runner};
+use gitlab_api::{
+    Client, ClientError, ClientOptions, ExposeSecret as _, Features, InfoFields, RunnerInfo, user_agent,
+};
 
 use crate::failure::Failure;
 use crate::identity;
@@ -48,7 +50,9 @@ impl Calls {
 pub(crate) fn info(config: &Config, runner: &Runner) -> Result<RunnerInfo, ClientError> {
     let features = match runner.executor() {
         Some(ExecutorName::Instance) => Features::INSTANCE,
-        Some(ExecutorName::Docker | ExecutorName::DockerAutoscaler | ExecutorName::DockerMachine) => Features::DOCKER,
+        Some(ExecutorName::Docker | ExecutorName::DockerAutoscaler | ExecutorName::DockerMachine) => {
+            Features::DOCKER
+        }
         Some(
             ExecutorName::Shell
             | ExecutorName::Ssh
@@ -73,7 +77,9 @@ pub(crate) fn info(config: &Config, runner: &Runner) -> Result<RunnerInfo, Clien
 impl Selection<'_> {
     /// The indices of the entries that are meant.
     pub(crate) fn of(&self, runners: &[Runner]) -> Vec<usize> {
-        (0..runners.len()).filter(|index| runners.get(*index).is_some_and(|runner| self.fits(runner))).collect()
+        (0..runners.len())
+            .filter(|index| runners.get(*index).is_some_and(|runner| self.fits(runner)))
+            .collect()
     }
 
     fn fits(&self, runner: &Runner) -> bool {
@@ -99,7 +105,9 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
 pub(crate) fn edit(path: &Path) -> Result<(ConfigFile, Loaded), Failure> {
     let opened = ConfigFile::open(path).map_err(|error| match error {
         config::EditError::Invalid(_) | config::EditError::Inline => Failure::usage(error),
-        config::EditError::Locked(_) => Failure::from(error).hint("try again when the other process has ended"),
+        config::EditError::Locked(_) => {
+            Failure::from(error).hint("try again when the other process has ended")
+        }
         config::EditError::Io { .. } | config::EditError::Changed(_) | config::EditError::NoRunner(_) => {
             Failure::from(error)
         }
@@ -133,9 +141,7 @@ mod tests {
     #[test]
     fn everything_that_is_given_must_fit() {
         let loaded = config::parse(FILE, "config.toml", &|_| None).unwrap();
-        let select = |name, url, token| {
-            Selection { name, url, token, id: None }.of(&loaded.config.runners)
-        };
+        let select = |name, url, token| Selection { name, url, token, id: None }.of(&loaded.config.runners);
         assert_eq!(select(None, None, None), [0, 1]);
         assert_eq!(select(Some("b"), None, None), [1]);
         assert_eq!(select(None, Some("https://one.example.com"), None), [0, 1]);

@@ -7,6 +7,8 @@ mod gitlab;
 mod identity;
 mod logging;
 mod output;
+#[cfg(test)]
+mod reference;
 mod spool;
 
 use std::process::ExitCode;

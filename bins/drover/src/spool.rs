@@ -30,12 +30,15 @@ impl Spool {
         for stale in stale(parent) {
             match fs::remove_dir_all(&stale) {
                 Ok(()) => tracing::info!(path = %stale.display(), "removed the spool of a dead process"),
-                Err(error) => tracing::warn!(path = %stale.display(), %error, "failed to remove a stale spool"),
+                Err(error) => {
+                    tracing::warn!(path = %stale.display(), %error, "failed to remove a stale spool")
+                }
             }
         }
         let make = || -> io::Result<Self> {
             let private = fs::Permissions::from_mode(0o700);
-            let directory = tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(parent)?;
+            let directory =
+                tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(parent)?;
             // The lock is taken before it gets its name, so that nobody sees it free while the process lives.
             let unnamed = directory.path().join("lock.new");
             let lock = File::create_new(&unnamed)?;
@@ -77,9 +80,7 @@ fn is_abandoned(path: &Path) -> bool {
         Ok(lock) => lock.try_lock().is_ok(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let changed = fs::metadata(path).and_then(|found| found.modified());
-            changed.is_ok_and(|at| {
-                SystemTime::now().duration_since(at).is_ok_and(|age| age > UNFINISHED)
-            })
+            changed.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > UNFINISHED))
         }
         Err(_) => false,
     }

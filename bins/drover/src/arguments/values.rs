@@ -40,7 +40,9 @@ pub(crate) fn switch(text: &str) -> Result<Switch, String> {
 pub(crate) fn number(text: &str) -> Result<Number, String> {
     match text {
         "" => Ok(Number(None)),
-        _ => text.parse().map(|number| Number(Some(number))).map_err(|_| "expected a whole number".to_owned()),
+        _ => {
+            text.parse().map(|number| Number(Some(number))).map_err(|_| "expected a whole number".to_owned())
+        }
     }
 }
 
@@ -73,7 +75,9 @@ mod tests {
 
     #[test]
     fn switches_take_the_words_of_go_and_empty_variables() {
-        for (text, expected) in [("true", true), ("1", true), ("T", true), ("false", false), ("0", false), ("", false)] {
+        for (text, expected) in
+            [("true", true), ("1", true), ("T", true), ("false", false), ("0", false), ("", false)]
+        {
             assert_eq!(flag(text), Ok(Flag(expected)), "{text}");
         }
         assert!(flag("yes").is_err());

@@ -103,7 +103,12 @@ pub(crate) fn check(options: &CheckArguments, log: &LogArguments) -> Result<Exit
     }
 }
 
-fn report(options: &CheckArguments, path: &Path, loaded: &Loaded, verdicts: &[Verdict]) -> Result<Exit, Failure> {
+fn report(
+    options: &CheckArguments,
+    path: &Path,
+    loaded: &Loaded,
+    verdicts: &[Verdict],
+) -> Result<Exit, Failure> {
     let diagnostics = &loaded.diagnostics;
     let entries: Vec<Entry<'_>> = loaded
         .config

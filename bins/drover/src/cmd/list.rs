@@ -56,7 +56,8 @@ pub(crate) fn list(options: &ListArguments, log: &LogArguments) -> Result<Exit, 
     }
     let head = Entry { name: "NAME", executor: "EXECUTOR", url: "URL", token: "TOKEN", id: None };
     let width = |of: fn(&Entry<'_>) -> usize| entries.iter().chain([&head]).map(of).max().unwrap_or(0);
-    let (names, executors) = (width(|one| one.name.chars().count()), width(|one| one.executor.chars().count()));
+    let (names, executors) =
+        (width(|one| one.name.chars().count()), width(|one| one.executor.chars().count()));
     let tokens = width(|one| one.token.chars().count());
     for Entry { name, executor, url, token, .. } in [&head].into_iter().chain(&entries) {
         output::data(&format_args!("{name:names$}  {executor:executors$}  {token:tokens$}  {url}"));

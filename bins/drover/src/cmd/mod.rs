@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod completion;
+pub(crate) mod demo;
 pub(crate) mod list;
 pub(crate) mod register;
 pub(crate) mod reset_token;
@@ -17,6 +18,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let logging = &arguments.logging;
     match arguments.command {
         Command::Run(options) => run::run(options, logging),
+        Command::Demo(options) => demo::demo(options),
         Command::Register(options) => register::register(&options, logging),
         Command::Verify(options) => verify::verify(&options, logging),
         Command::List(options) => list::list(&options, logging),

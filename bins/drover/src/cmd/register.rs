@@ -12,12 +12,15 @@ use chrono::Utc;
 use clap::{ArgAction, Args};
 use config::{ConfigFile, ExecutorName, Loaded, Runner, SecretString, Verdict};
 use gitlab_api::{
-    Client, ExposeSecret as _, Features, InfoFields, RegisterRequest, RunnerInfo, RunnerRecord, TokenKind, Verification,
+    Client, ExposeSecret as _, Features, InfoFields, RegisterRequest, RunnerInfo, RunnerRecord, TokenKind,
+    Verification,
 };
 use manager::{BuiltIn, Providers as _};
 
 use self::entry::RunnerFlags;
 use self::prompt::Prompt;
+#[cfg(test)]
+pub(crate) use self::sections::reference as section_flags;
 use crate::arguments::{ConfigArguments, Flag, LogArguments, Number, Switch, filled};
 use crate::cmd::unregister;
 use crate::failure::{Exit, Failure};
@@ -43,7 +46,7 @@ pub(crate) struct RegisterArguments {
     config: ConfigArguments,
     /// Ask nothing.
     #[arg(long, short, env = "REGISTER_NON_INTERACTIVE", hide_env_values = true, action = ArgAction::Set,
-        num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        num_args = 0..=1, require_equals = true, value_name = "BOOL", default_missing_value = "true", default_value = "false",
         hide_default_value = true, value_parser = crate::arguments::flag)]
     non_interactive: Flag,
     /// File with one [[runners]] entry; its values fill what the command line leaves open. Its token is left out.
@@ -54,7 +57,7 @@ pub(crate) struct RegisterArguments {
     registration_token: Option<String>,
     /// Leave the runner at GitLab when it could not be written to the file.
     #[arg(long, env = "REGISTER_LEAVE_RUNNER", hide_env_values = true, action = ArgAction::Set, num_args = 0..=1,
-        require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true,
+        require_equals = true, value_name = "BOOL", default_missing_value = "true", default_value = "false", hide_default_value = true,
         value_parser = crate::arguments::flag)]
     leave_runner: Flag,
     #[command(flatten)]
@@ -72,11 +75,11 @@ struct ServerFlags {
     tag_list: Option<String>,
     /// Take jobs without tags, too [default: if there are no tags].
     #[arg(long, env = "REGISTER_RUN_UNTAGGED", hide_env_values = true, action = ArgAction::Set, num_args = 0..=1,
-        require_equals = true, default_missing_value = "true", value_parser = crate::arguments::switch)]
+        require_equals = true, value_name = "BOOL", default_missing_value = "true", value_parser = crate::arguments::switch)]
     run_untagged: Option<Switch>,
     /// Only for the present project [default: true].
     #[arg(long, env = "REGISTER_LOCKED", hide_env_values = true, action = ArgAction::Set, num_args = 0..=1,
-        require_equals = true, default_missing_value = "true", value_parser = crate::arguments::switch)]
+        require_equals = true, value_name = "BOOL", default_missing_value = "true", value_parser = crate::arguments::switch)]
     locked: Option<Switch>,
     /// not_protected or ref_protected.
     #[arg(long, env = "REGISTER_ACCESS_LEVEL", hide_env_values = true, value_name = "LEVEL")]
@@ -87,7 +90,7 @@ struct ServerFlags {
     maximum_timeout: Option<Number>,
     /// Take no jobs yet.
     #[arg(long, env = "REGISTER_PAUSED", hide_env_values = true, action = ArgAction::Set, num_args = 0..=1,
-        require_equals = true, default_missing_value = "true", value_parser = crate::arguments::switch)]
+        require_equals = true, value_name = "BOOL", default_missing_value = "true", value_parser = crate::arguments::switch)]
     paused: Option<Switch>,
     /// Note for people.
     #[arg(long, env = "REGISTER_MAINTENANCE_NOTE", hide_env_values = true, value_name = "TEXT")]
@@ -217,7 +220,8 @@ async fn authenticate(
     };
     match client.verify(token, &calls.system_id, info).await {
         Verification::Valid(record) if record.id == 0 && kind == TokenKind::Authentication => {
-            Err(Failure::message("GitLab did not say which runner has this token").hint("is the URL that of a GitLab?"))
+            Err(Failure::message("GitLab did not say which runner has this token")
+                .hint("is the URL that of a GitLab?"))
         }
         Verification::Valid(record) => Ok(record),
         Verification::Invalid => Err(Failure::message("GitLab refused the token").hint(hint)),
@@ -228,7 +232,11 @@ async fn authenticate(
 }
 
 /// Makes a new runner, in the way that GitLab is leaving behind.
-async fn enlist(client: &Client, token: &SecretString, request: &RegisterRequest) -> Result<RunnerRecord, Failure> {
+async fn enlist(
+    client: &Client,
+    token: &SecretString,
+    request: &RegisterRequest,
+) -> Result<RunnerRecord, Failure> {
     output::note(
         &"warning: registration tokens are deprecated by GitLab: create the runner there, and pass its token with --token",
     );
@@ -247,17 +255,19 @@ fn credential(options: &RegisterArguments, prompt: &mut Prompt) -> Result<Creden
         if kind == TokenKind::Authentication
             && let [first, ..] = options.server.given().as_slice()
         {
-            return Err(Failure::misuse(format_args!("{first} cannot be set for a runner that was created in GitLab"))
-                .hint("set it in GitLab, where the runner was created"));
+            return Err(Failure::misuse(format_args!(
+                "{first} cannot be set for a runner that was created in GitLab"
+            ))
+            .hint("set it in GitLab, where the runner was created"));
         }
         return Ok(Credential::Authentication(token.into()));
     }
     let given = filled(options.registration_token.as_ref()).map(SecretString::from);
     let token = match given {
         Some(token) => token,
-        None => prompt
-            .secret("Token of the runner, or registration token")?
-            .ok_or_else(|| Failure::misuse("no token").hint("pass --token, as GitLab shows it for a new runner"))?,
+        None => prompt.secret("Token of the runner, or registration token")?.ok_or_else(|| {
+            Failure::misuse("no token").hint("pass --token, as GitLab shows it for a new runner")
+        })?,
     };
     if TokenKind::of(token.expose_secret()) == TokenKind::Legacy {
         return Ok(Credential::Registration(token));

@@ -42,7 +42,7 @@ pub(crate) struct ResetTokenArguments {
     #[arg(long, env = "CI_SERVER_PAT", hide_env_values = true, value_name = "TOKEN")]
     pat: Option<String>,
     /// Every entry of the file.
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, value_name = "BOOL", default_missing_value = "true",
         default_value = "false", hide_default_value = true, value_parser = crate::arguments::flag)]
     all_runners: Flag,
 }

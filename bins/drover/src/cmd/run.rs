@@ -60,7 +60,7 @@ pub(crate) struct RunArguments {
     service: Option<String>,
     /// Log to the system log. Works where standard error leads there, as in a systemd service.
     #[arg(long, env = "LOG_SYSLOG", hide_env_values = true, action = ArgAction::Set, num_args = 0..=1,
-        require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true,
+        require_equals = true, value_name = "BOOL", default_missing_value = "true", default_value = "false", hide_default_value = true,
         value_parser = crate::arguments::flag)]
     syslog: Flag,
 }
@@ -73,11 +73,23 @@ pub(crate) fn run(options: RunArguments, log: &LogArguments) -> Result<Exit, Fai
     }
     // Made absolute before the working directory changes.
     let path = std::path::absolute(options.config.path()).context("failed to find the working directory")?;
-    if let Some(folder) = options.working_directory.as_deref().filter(|folder| !folder.as_os_str().is_empty()) {
+    if let Some(folder) = options.working_directory.as_deref().filter(|folder| !folder.as_os_str().is_empty())
+    {
         std::env::set_current_dir(folder)
             .with_context(|| format!("failed to change to the folder `{}`", folder.display()))
             .map_err(Failure::usage)?;
     }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_stack_size(THREAD_STACK)
+        .thread_name("drover")
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
+    // From here on signals wait for their turn in place of ending the process.
+    let steering = runtime.block_on(async { Steering::new() }).context("failed to listen for signals")?;
+
     let overrides = Overrides {
         level: log.level(),
         listen_address: filled(options.listen_address.as_ref()).map(str::to_owned),
@@ -112,21 +124,10 @@ pub(crate) fn run(options: RunArguments, log: &LogArguments) -> Result<Exit, Fai
     manager.providers = providers;
     manager.local_zone = config::local_zone();
 
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKER_THREADS)
-        .max_blocking_threads(BLOCKING_THREADS)
-        .thread_stack_size(THREAD_STACK)
-        .thread_name("drover")
-        .enable_all()
-        .build()
-        .context("failed to start the runtime")?;
-    let ending = runtime.block_on(async {
-        let steering = Steering::new().context("failed to listen for signals")?;
-        anyhow::Ok(steering.run(Manager::new(manager), &mut file, &logging).await)
-    });
+    let ending = runtime.block_on(async { steering.run(Manager::new(manager), &mut file, &logging).await });
     // Whatever still runs ends with the process.
     runtime.shutdown_background();
-    Ok(farewell(&ending?))
+    Ok(farewell(&ending))
 }
 
 /// The first lines of the log, as GitLab Runner has them.

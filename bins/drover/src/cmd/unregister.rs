@@ -35,7 +35,7 @@ pub(crate) struct UnregisterArguments {
     #[arg(long, short, env = "CI_SERVER_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
     /// Every entry of the file.
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, value_name = "BOOL", default_missing_value = "true",
         default_value = "false", hide_default_value = true, value_parser = crate::arguments::flag)]
     all_runners: Flag,
 }
@@ -69,7 +69,9 @@ pub(crate) fn unregister(options: &UnregisterArguments, log: &LogArguments) -> R
                 output::note(&"the file has no runner entries");
                 Ok(Exit::Success)
             }
-            (_, _, _) => Err(Failure::message("no runner entry fits").hint("`drover list` shows the entries")),
+            (_, _, _) => {
+                Err(Failure::message("no runner entry fits").hint("`drover list` shows the entries"))
+            }
         };
     }
 
@@ -124,7 +126,11 @@ async fn remove(calls: &Calls, runner: &Runner) -> anyhow::Result<()> {
     Ok(remove_token(&calls.client(runner)?, calls, token).await?)
 }
 
-pub(crate) async fn remove_token(client: &Client, calls: &Calls, token: &SecretString) -> Result<(), RunnerCallError> {
+pub(crate) async fn remove_token(
+    client: &Client,
+    calls: &Calls,
+    token: &SecretString,
+) -> Result<(), RunnerCallError> {
     match TokenKind::of(token.expose_secret()) {
         TokenKind::Authentication => client.unregister_manager(token, &calls.system_id).await,
         TokenKind::Legacy => client.unregister_runner(token).await,

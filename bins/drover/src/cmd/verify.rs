@@ -35,7 +35,7 @@ pub(crate) struct VerifyArguments {
     #[arg(long, short, value_name = "TOKEN")]
     token: Option<String>,
     /// Remove refused entries from the file.
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, value_name = "BOOL", default_missing_value = "true",
         default_value = "false", hide_default_value = true, value_parser = crate::arguments::flag)]
     delete: Flag,
 }
@@ -76,7 +76,8 @@ pub(crate) fn verify(options: &VerifyArguments, log: &LogArguments) -> Result<Ex
     let config = &loaded.config;
     let chosen = selection.of(&config.runners);
     if chosen.is_empty() {
-        let message = if config.runners.is_empty() { "the file has no runner entries" } else { "no runner entry fits" };
+        let message =
+            if config.runners.is_empty() { "the file has no runner entries" } else { "no runner entry fits" };
         return Err(Failure::message(message).hint("`drover list` shows the entries"));
     }
 
@@ -109,8 +110,11 @@ pub(crate) fn verify(options: &VerifyArguments, log: &LogArguments) -> Result<Ex
         file.save().context("the refused entries are still in the file")?;
         output::note(&format_args!("removed {} from `{}`", entries(refused.len()), path.display()));
     } else if !refused.is_empty() {
-        return Err(Failure::message(format_args!("GitLab refused the tokens of {}", entries(refused.len())))
-            .hint("`drover verify --delete` removes them from the file"));
+        return Err(Failure::message(format_args!(
+            "GitLab refused the tokens of {}",
+            entries(refused.len())
+        ))
+        .hint("`drover verify --delete` removes them from the file"));
     }
     if unknown > 0 {
         return Err(Failure::message(format_args!("GitLab could not be asked about {}", entries(unknown))));
@@ -121,7 +125,9 @@ pub(crate) fn verify(options: &VerifyArguments, log: &LogArguments) -> Result<Ex
 async fn ask(calls: &Calls, config: &Config, runner: &Runner, index: usize) -> Asked {
     let verdict = match (runner.token(), calls.client(runner), gitlab::info(config, runner)) {
         (None, _, _) => Verdict::Unknown("the entry has no token".to_owned()),
-        (_, Err(error), _) | (_, _, Err(error)) => Verdict::Unknown(gitlab_api::ApiError::from(error).report()),
+        (_, Err(error), _) | (_, _, Err(error)) => {
+            Verdict::Unknown(gitlab_api::ApiError::from(error).report())
+        }
         (Some(token), Ok(client), Ok(info)) => match client.verify(token, &calls.system_id, &info).await {
             Verification::Valid(_) => Verdict::Good,
             Verification::Invalid => Verdict::Refused,

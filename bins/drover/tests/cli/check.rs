@@ -76,7 +76,11 @@ async fn warnings_fail_only_when_strict() {
 async fn an_entry_that_this_build_cannot_run_is_named_and_fails_only_when_strict() {
     let home = Home::with(&RUNNER.replace("\"instance\"", "\"kubernetes\""));
     let lenient = home.drover(&["config", "check"]).await.code(0);
-    assert!(lenient.stdout.contains("takes no jobs: executor `kubernetes` is not built in"), "{}", lenient.stdout);
+    assert!(
+        lenient.stdout.contains("takes no jobs: executor `kubernetes` is not built in"),
+        "{}",
+        lenient.stdout
+    );
     home.drover(&["config", "check", "--strict"]).await.code(2);
 }
 

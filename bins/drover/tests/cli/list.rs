@@ -21,8 +21,10 @@ async fn entries_are_listed_with_short_tokens() {
     let home = Home::with(CONFIG);
     let listed = home.drover(&["list"]).await.code(0);
     let lines: Vec<Vec<&str>> = listed.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
-    let expected =
-        [vec!["NAME", "EXECUTOR", "TOKEN", "URL"], vec!["build", "instance", "aBcDeFgHi", "https://gitlab.example.com"]];
+    let expected = [
+        vec!["NAME", "EXECUTOR", "TOKEN", "URL"],
+        vec!["build", "instance", "aBcDeFgHi", "https://gitlab.example.com"],
+    ];
     assert_eq!(lines, expected);
     assert_eq!(listed.stderr, "");
 }

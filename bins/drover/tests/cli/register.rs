@@ -193,7 +193,10 @@ async fn what_is_missing_is_named() {
         (&["register", "-n", "-u", url, "-t", TOKEN], "--executor"),
         (&["register", "-n", "-u", url, "-t", TOKEN, "--executor", "shel"], "not known"),
         (&["register", "-n", "-u", url, "-t", TOKEN, "--executor", "instance"], "autoscaler"),
-        (&["register", "-n", "-u", url, "-t", TOKEN, "--executor", "shell", "--limit", "many"], "whole number"),
+        (
+            &["register", "-n", "-u", url, "-t", TOKEN, "--executor", "shell", "--limit", "many"],
+            "whole number",
+        ),
         (&["register", "-n", "-u", "gitlab", "-t", TOKEN, "--executor", "shell"], "url"),
     ] {
         let said = home.drover(arguments).await.code(2);
@@ -208,11 +211,14 @@ async fn what_gitlab_keeps_cannot_be_set_for_a_created_runner() {
     gitlab.add_runner(TOKEN);
     let home = Home::empty();
     let url = gitlab.url();
-    let refused =
-        home.drover(&["register", "-n", "-u", url, "-t", TOKEN, "--executor", "shell", "--tag-list", "a"]).await;
+    let refused = home
+        .drover(&["register", "-n", "-u", url, "-t", TOKEN, "--executor", "shell", "--tag-list", "a"])
+        .await;
     assert!(refused.code(2).stderr.contains("--tag-list cannot be set"));
-    let ignored =
-        home.drover(&["register", "-n", "-u", url, "-r", TOKEN, "--executor", "shell", "--paused"]).await.code(0);
+    let ignored = home
+        .drover(&["register", "-n", "-u", url, "-r", TOKEN, "--executor", "shell", "--paused"])
+        .await
+        .code(0);
     assert!(ignored.stderr.contains("--paused has no effect"), "{}", ignored.stderr);
     assert!(ignored.stderr.contains("takes no jobs yet"), "{}", ignored.stderr);
 }

@@ -54,7 +54,8 @@ async fn a_second_sigterm_ends_the_process_at_once() {
     let gitlab = GitlabMock::start(Config::default()).await.unwrap();
     let runner = gitlab.add_runner(TOKEN);
     // The job does not hear the first signal for a while.
-    let job = gitlab.enqueue(&runner, JobBuilder::new("deaf").script(["trap '' TERM INT HUP; echo begun; sleep 600"]));
+    let job = gitlab
+        .enqueue(&runner, JobBuilder::new("deaf").script(["trap '' TERM INT HUP; echo begun; sleep 600"]));
     let home = Home::with(&config(gitlab.url()));
 
     let mut drover = home.run(&[]);
@@ -112,8 +113,15 @@ async fn a_bad_file_is_said_once_and_what_is_in_force_stays() {
 async fn flags_of_existing_service_units_are_taken() {
     let home = Home::with("concurrent = 1\n");
     let folder = home.path().to_str().unwrap();
-    let mut drover =
-        home.run(&["--working-directory", folder, "--service", "gitlab-runner", "--user", "gitlab-runner", "--syslog=false"]);
+    let mut drover = home.run(&[
+        "--working-directory",
+        folder,
+        "--service",
+        "gitlab-runner",
+        "--user",
+        "gitlab-runner",
+        "--syslog=false",
+    ]);
     drover.says("No runner entry can take jobs; waiting for the file to change").await;
     drover.signal(Signal::SIGTERM);
     assert_eq!(drover.ends().await, 0, "{}", drover.said);
@@ -124,7 +132,11 @@ async fn a_file_that_is_no_good_ends_the_start() {
     let home = Home::with("concurrent = 0\n");
     let mut drover = home.run(&[]);
     assert_eq!(drover.ends().await, 2);
-    assert!(drover.said.contains("config.toml:1:14: error: `concurrent` must be at least 1"), "{}", drover.said);
+    assert!(
+        drover.said.contains("config.toml:1:14: error: `concurrent` must be at least 1"),
+        "{}",
+        drover.said
+    );
 }
 
 fn config(url: &str) -> String {

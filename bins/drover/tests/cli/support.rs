@@ -106,7 +106,8 @@ impl Home {
 
 /// Runs a program to its end.
 pub(crate) async fn finish(mut command: Command) -> Finished {
-    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("the program does not end").unwrap();
+    let output =
+        tokio::time::timeout(PATIENCE, command.output()).await.expect("the program does not end").unwrap();
     Finished::from(output)
 }
 

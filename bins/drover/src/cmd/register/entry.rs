@@ -97,7 +97,7 @@ pub(super) struct RunnerFlags {
     post_build_script: Option<String>,
     /// Ignore `CI_DEBUG_TRACE`.
     #[arg(long, env = "RUNNER_DEBUG_TRACE_DISABLED", hide_env_values = true, action = ArgAction::Set,
-        num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        num_args = 0..=1, require_equals = true, value_name = "BOOL", default_missing_value = "true",
         value_parser = crate::arguments::switch)]
     debug_trace_disabled: Option<Switch>,
     #[command(flatten)]
@@ -194,7 +194,9 @@ pub(super) fn template(path: &Path) -> Result<Table, Failure> {
         Some(_) | None => None,
     };
     let Some(Value::Table(mut entry)) = one else {
-        return Err(Failure::misuse(format_args!("the template `{name}` must have exactly one [[runners]] entry")));
+        return Err(Failure::misuse(format_args!(
+            "the template `{name}` must have exactly one [[runners]] entry"
+        )));
     };
     entry.retain(|key, _| !PERSONAL.contains(&key));
     Ok(entry)
@@ -210,7 +212,9 @@ pub(super) fn ask_url(entry: &mut Table, prompt: &mut Prompt) -> Result<(), Fail
             entry.insert("url".to_owned(), url.into());
             Ok(())
         }
-        None => Err(Failure::misuse("no address of GitLab").hint("pass --url, for example https://gitlab.com")),
+        None => {
+            Err(Failure::misuse("no address of GitLab").hint("pass --url, for example https://gitlab.com"))
+        }
     }
 }
 
@@ -228,8 +232,9 @@ pub(super) fn ask_name(entry: &mut Table, prompt: &mut Prompt, host: &str) -> Re
 pub(super) fn ask_executor(entry: &mut Table, prompt: &mut Prompt) -> Result<(), Failure> {
     if text(entry, "executor").is_none() {
         let answer = prompt.text(&format!("Executor, one of {}", executors()), "")?;
-        let executor = answer
-            .ok_or_else(|| Failure::misuse("no executor").hint(format!("pass --executor, one of {}", executors())))?;
+        let executor = answer.ok_or_else(|| {
+            Failure::misuse("no executor").hint(format!("pass --executor, one of {}", executors()))
+        })?;
         entry.insert("executor".to_owned(), executor.into());
     }
     match text(entry, "executor").and_then(ExecutorName::from_name) {

@@ -37,12 +37,7 @@ const ODD: [(&str, &str, &str, &str); 17] = [
     ("machine", "MachineDriver", "machine-machine-driver", "MACHINE_DRIVER"),
     ("machine", "MachineName", "machine-machine-name", "MACHINE_NAME"),
     ("machine", "MachineOptions", "machine-machine-options", "MACHINE_OPTIONS"),
-    (
-        "machine",
-        "MachineOptionsWithName",
-        "machine-machine-options-with-name",
-        "MACHINE_OPTIONS_WITH_NAME",
-    ),
+    ("machine", "MachineOptionsWithName", "machine-machine-options-with-name", "MACHINE_OPTIONS_WITH_NAME"),
     ("cache.s3", "AuthenticationType", "cache-s3-authentication_type", "CACHE_S3_AUTHENTICATION_TYPE"),
     ("cache.gcs", "CredentialsFile", "cache-gcs-credentials-file", "GOOGLE_APPLICATION_CREDENTIALS"),
     ("cache.gcs", "AccessID", "cache-gcs-access-id", "CACHE_GCS_ACCESS_ID"),
@@ -89,7 +84,10 @@ impl SectionFlags {
         let executor = entry.get("executor").and_then(Value::as_str).and_then(ExecutorName::from_name);
         for given in &self.given {
             let Some(flag) = FLAGS.get(given.flag) else { continue };
-            if !flag.is_for(executor) {
+            let storage = entry.get("cache").and_then(|cache| cache.get("Type")).and_then(Value::as_str);
+            // A variable such as `GOOGLE_APPLICATION_CREDENTIALS` is there for other programs, too.
+            let meant = given.by_flag || flag.section.get(1).is_none_or(|kind| storage == Some(*kind));
+            if !flag.is_for(executor) || !meant {
                 if given.by_flag {
                     output::note(&format_args!("warning: --{} has no effect with this executor", flag.long));
                 }
@@ -100,9 +98,9 @@ impl SectionFlags {
             let mut table = &mut *entry;
             for name in flag.section {
                 let below = table.entry(*name).or_insert_with(|| Value::Table(Table::new()));
-                table = below
-                    .as_table_mut()
-                    .ok_or_else(|| Failure::misuse(format_args!("`{name}` of the template is not a section")))?;
+                table = below.as_table_mut().ok_or_else(|| {
+                    Failure::misuse(format_args!("`{name}` of the template is not a section"))
+                })?;
             }
             table.insert(flag.key.to_owned(), value);
         }
@@ -181,7 +179,9 @@ fn flags() -> Vec<SectionFlag> {
     let runners = schema().key("runners").and_then(|key| key.table);
     let mut all = Vec::new();
     for section in SECTIONS {
-        let Some(table) = section.iter().try_fold(runners, |table, name| Some(table?.key(name)?.table)).flatten() else {
+        let Some(table) =
+            section.iter().try_fold(runners, |table, name| Some(table?.key(name)?.table)).flatten()
+        else {
             continue;
         };
         for key in table.keys.iter().filter(|key| has_flag(key.kind)) {
@@ -212,7 +212,9 @@ fn has_flag(kind: Kind) -> bool {
         | Kind::Cpus
         | Kind::Choice(_)
         | Kind::Assignments => true,
-        Kind::List(inner) | Kind::OneOrMany(inner) => !matches!(inner, Kind::Table | Kind::Raw) && has_flag(*inner),
+        Kind::List(inner) | Kind::OneOrMany(inner) => {
+            !matches!(inner, Kind::Table | Kind::Raw) && has_flag(*inner)
+        }
         Kind::Map(inner) => matches!(inner, Kind::String),
         Kind::Timestamp | Kind::Table | Kind::Raw => false,
     }
@@ -225,7 +227,9 @@ fn value(kind: Kind, texts: &[String]) -> Result<Value, String> {
         Kind::Boolean => Ok(arguments::flag(last)?.0.into()),
         Kind::Integer => Ok(last.parse::<i64>().map_err(|_| "expected a whole number".to_owned())?.into()),
         Kind::Float => Ok(last.parse::<f64>().map_err(|_| "expected a number".to_owned())?.into()),
-        Kind::Assignments => Ok(texts.iter().map(|text| Value::from(text.as_str())).collect::<Vec<_>>().into()),
+        Kind::Assignments => {
+            Ok(texts.iter().map(|text| Value::from(text.as_str())).collect::<Vec<_>>().into())
+        }
         Kind::List(inner) | Kind::OneOrMany(inner) => {
             let items: Result<Vec<Value>, String> =
                 texts.iter().map(|text| value(*inner, std::slice::from_ref(text))).collect();
@@ -234,7 +238,8 @@ fn value(kind: Kind, texts: &[String]) -> Result<Value, String> {
         Kind::Map(_) => {
             let mut table = Table::new();
             for text in texts {
-                let (name, value) = text.split_once(':').ok_or_else(|| format!("expected name:value, found `{text}`"))?;
+                let (name, value) =
+                    text.split_once(':').ok_or_else(|| format!("expected name:value, found `{text}`"))?;
                 table.insert(name.to_owned(), value.into());
             }
             Ok(table.into())
@@ -312,14 +317,21 @@ mod tests {
     }
 
     #[test]
-    fn only_the_sections_that_the_executor_reads_are_written() {
+    fn only_the_sections_that_are_read_are_written() {
         let flag = |long: &str| FLAGS.iter().position(|flag| flag.long == long).unwrap();
-        let given = |long: &str, text: &str| Given { flag: flag(long), texts: vec![text.to_owned()], by_flag: false };
-        let flags = SectionFlags {
-            given: vec![given("docker-image", "alpine"), given("cache-type", "s3"), given("cache-s3-insecure", "true")],
-        };
+        let mut given: Vec<Given> = [
+            ("docker-image", "alpine"),
+            ("cache-type", "s3"),
+            ("cache-s3-insecure", "true"),
+            ("cache-gcs-credentials-file", "/key.json"),
+        ]
+        .into_iter()
+        .map(|(long, text)| Given { flag: flag(long), texts: vec![text.to_owned()], by_flag: false })
+        .collect();
+        given.sort_by_key(|given| given.flag);
         let mut entry: Table = "executor = \"instance\"".parse().unwrap();
-        flags.fill(&mut entry).unwrap();
-        assert_eq!(entry, "executor = \"instance\"\n[cache]\nType = \"s3\"\n[cache.s3]\nInsecure = true\n".parse().unwrap());
+        SectionFlags { given }.fill(&mut entry).unwrap();
+        let expected = "executor = \"instance\"\n[cache]\nType = \"s3\"\n[cache.s3]\nInsecure = true\n";
+        assert_eq!(entry, expected.parse().unwrap());
     }
 }

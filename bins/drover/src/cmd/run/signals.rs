@@ -98,6 +98,13 @@ fn list(view: &View) {
     tracing::info!(jobs = jobs.len(), "jobs that run");
     for line in jobs {
         let running = line.since.elapsed();
-        tracing::info!(job = line.job, runner = line.runner, place = line.place, stage = line.stage, ?running, "running");
+        tracing::info!(
+            job = line.job,
+            runner = line.runner,
+            place = line.place,
+            stage = line.stage,
+            ?running,
+            "running"
+        );
     }
 }

@@ -150,7 +150,8 @@ fn report(
             output::data(&"the file has no runner entries");
         }
         let verdict = if fit { "fit for use" } else { "not fit for use" };
-        output::data(&format_args!("{}: {verdict}, {warnings} warnings", path.display()));
+        let s = if warnings == 1 { "" } else { "s" };
+        output::data(&format_args!("{}: {verdict}, {warnings} warning{s}", path.display()));
     }
     Ok(if fit { Exit::Success } else { Exit::Usage })
 }

@@ -1,9 +1,12 @@
 //! `drover register`.
 
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use gitlab_mock::{Config, Endpoint, Fault, GitlabMock};
+use tokio::io::AsyncReadExt as _;
+use tokio::process::ChildStderr;
 
 use crate::support::{Home, PATIENCE, finish};
 
@@ -100,6 +103,42 @@ async fn variables_work_like_flags_and_the_rest_of_the_file_stays() {
     let file: toml::Table = text.parse().unwrap();
     assert_eq!(file["runners"][1]["name"].as_str(), Some("new"));
     assert_eq!(file["runners"][1]["limit"].as_integer(), Some(9));
+}
+
+#[tokio::test]
+async fn at_a_terminal_it_asks_and_does_not_show_the_token() {
+    let gitlab = GitlabMock::start(Config::default()).await.unwrap();
+    gitlab.add_runner(TOKEN);
+    let home = Home::empty();
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let mut keyboard = std::fs::File::from(terminal.master);
+    let mut command = home.command(&["register"]);
+    command.stdin(terminal.slave);
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let mut screen = child.stderr.take().unwrap();
+    let mut said = String::new();
+    for (question, answer) in [
+        ("Address of GitLab", gitlab.url()),
+        ("Token", TOKEN),
+        ("Name of the runner", ""),
+        ("Executor", "shell"),
+    ] {
+        see(&mut screen, &mut said, question).await;
+        keyboard.write_all(format!("{answer}\n").as_bytes()).unwrap();
+    }
+    let ended = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
+
+    assert_eq!(ended.status.code(), Some(0), "{said}");
+    let mut echoed = vec![0; 4096];
+    let length = keyboard.read(&mut echoed).unwrap();
+    let echoed = String::from_utf8_lossy(&echoed[..length]).into_owned();
+    assert!(echoed.contains(gitlab.url()) && !echoed.contains(TOKEN), "{echoed}");
+    let file: toml::Table = home.text().parse().unwrap();
+    let entry = &file["runners"][0];
+    assert_eq!((entry["token"].as_str(), entry["executor"].as_str()), (Some(TOKEN), Some("shell")));
+    let host = nix::unistd::gethostname().unwrap();
+    assert_eq!(entry["name"].as_str(), host.to_str(), "an empty answer takes the proposal");
 }
 
 #[tokio::test]
@@ -247,4 +286,17 @@ async fn a_runner_that_cannot_be_written_is_removed_from_gitlab_again() {
     assert!(said.stderr.contains("removed from GitLab again"), "{}", said.stderr);
     assert_eq!(gitlab.runners().len(), before);
     assert_eq!(home.text(), "concurrent = 2\n");
+}
+
+/// Reads until the last line on the screen holds this question.
+async fn see(screen: &mut ChildStderr, said: &mut String, question: &str) {
+    let read = async {
+        while !said.lines().last().is_some_and(|line| line.contains(question) && line.ends_with(": ")) {
+            let mut bytes = [0; 512];
+            let length = screen.read(&mut bytes).await.unwrap();
+            assert!(length > 0, "`{question}` is not asked:\n{said}");
+            said.push_str(&String::from_utf8_lossy(&bytes[..length]));
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, read).await.is_ok(), "`{question}` is not asked");
 }

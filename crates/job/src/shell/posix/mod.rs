@@ -75,6 +75,10 @@ pub(crate) fn script(context: &Context, stage: Stage, shell: Shell) -> Option<Sc
 /// The first words of the environment, which also show that it runs scripts at all. Leaves of an earlier job that was cut
 /// off are removed.
 fn prepare(writer: &mut Writer, context: &Context) {
+    if context.runner.shell == Shell::Bash && context.runner.temp_access == TempAccess::Owner {
+        // All stages run in this place: a shell that is missing is named before anything is done.
+        writer.line("command -v bash >/dev/null 2>&1 || exit 127");
+    }
     exports::start_dir(writer, context);
     writer.line("if [ -r /proc/sys/kernel/hostname ]; then read -r DROVER_HOST </proc/sys/kernel/hostname; else DROVER_HOST=$(hostname 2>/dev/null || uname -n); fi");
     let via = if context.runner.manager_host.is_empty() {

@@ -25,9 +25,11 @@ mod manager;
 mod numbers;
 mod providers;
 mod runner;
+mod watch;
 
 pub use control::{Control, Controlled, Shutdown, control};
 pub use events::{JobLine, Jobs, Observer, Silent};
 pub use manager::{Ended, Manager, ManagerOptions, View};
 pub use providers::{BuiltIn, Providers};
-pub use runner::Identity;
+pub use runner::{Identity, tls_files};
+pub use watch::{EntryObserver, JobIntake, Phase, Requests, RunnerWatch};

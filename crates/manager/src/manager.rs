@@ -19,10 +19,11 @@ use trace::{LogOptions, UploadOptions};
 
 use crate::control::{Controlled, Shutdown};
 use crate::dispatch::{Answer, Ask, Dispatcher, RunnerIndex};
-use crate::events::{Jobs, Observer, Reporter, Silent};
+use crate::events::{Jobs, Observer, Reporter, Silent, StageReporter};
 use crate::numbers::{Numbers, Taken};
 use crate::providers::{BuiltIn, Providers};
 use crate::runner::{EntryError, Identity, Surroundings, Working};
+use crate::watch::{JobIntake, Phase, RunnerWatch};
 
 /// How long requests under way may take to come back at a graceful shutdown: long enough for any answer that is on its
 /// way, so that no job is lost, and not as long as GitLab may hold a request.
@@ -106,6 +107,7 @@ struct Entry {
     numbers: Numbers,
     removed: bool,
     jobs: usize,
+    watch: RunnerWatch,
 }
 
 enum Event {
@@ -192,6 +194,7 @@ impl Manager {
         if let Some(loaded) = self.initial.take() {
             self.begin(&loaded);
         }
+        self.reporter.observer.phase(Phase::Running);
         let mut shutdown = control.shutdown.clone();
         while *shutdown.borrow_and_update() == Shutdown::None {
             self.ask();
@@ -216,7 +219,13 @@ impl Manager {
     fn ask(&mut self) {
         let now = self.now();
         while let Some(Ask { runner, may_wait }) = self.dispatcher.next(now) {
-            let Some(working) = self.runners.get(&runner).and_then(|entry| entry.working.as_ref()) else {
+            let Some(entry) = self.runners.get(&runner) else {
+                self.dispatcher.refused(runner, now);
+                continue;
+            };
+            entry.watch.entry.turn();
+            let Some(working) = entry.working.as_ref() else {
+                entry.watch.entry.passed_over();
                 self.dispatcher.refused(runner, now);
                 continue;
             };
@@ -228,6 +237,7 @@ impl Manager {
                 Err(why) => {
                     tracing::debug!(runner = working.entry.label(), %why, "no free executor");
                     self.reporter.observer.no_room(&working.entry.label());
+                    entry.watch.entry.no_room();
                     self.dispatcher.refused(runner, now);
                     let events = self.events.clone();
                     self.requests.spawn(async move {
@@ -245,6 +255,19 @@ impl Manager {
                 let reply = client.request_job(&request).await;
                 let _ = events.send(Event::Answered { runner, reply, reservation });
             });
+            if self.dispatcher.requests_exhausted(runner) {
+                entry.watch.entry.requests_exhausted();
+            }
+            self.tell_requests(runner);
+        }
+    }
+
+    /// Tells who is interested how many requests of a runner are under way.
+    fn tell_requests(&self, runner: RunnerIndex) {
+        if let Some(entry) = self.runners.get(&runner)
+            && let Some(requests) = self.dispatcher.requests(runner, self.now())
+        {
+            entry.watch.entry.requests(&requests);
         }
     }
 
@@ -310,6 +333,13 @@ impl Manager {
             self.reporter.observer.asked_in_vain(&label);
         }
         self.dispatcher.answered(runner, answer, now);
+        let unhealthy = self.dispatcher.requests(runner, now).is_some_and(|requests| !requests.healthy);
+        if unhealthy && answer == Answer::Refused {
+            entry.watch.entry.turned_unhealthy();
+            entry.watch.entry.passed_over();
+        }
+        self.tell_requests(runner);
+        let Some(entry) = self.runners.get(&runner) else { return };
         let Some(working) = entry.working.as_ref() else { return };
         match reply.outcome {
             JobRequestOutcome::Job(received) => {
@@ -317,6 +347,7 @@ impl Manager {
                 tracing::info!(runner = label, job, "Checking for jobs... received");
             }
             JobRequestOutcome::Undecodable { id, token, .. } => {
+                entry.watch.entry.job_unreadable();
                 let client = working.client.clone();
                 let info = Arc::clone(&working.info);
                 let credentials = JobCredentials { id, token: token.0 };
@@ -346,8 +377,21 @@ impl Manager {
         }
         let queued =
             Duration::try_from_secs_f64(received.job.job_info.time_in_queue_seconds).unwrap_or_default();
-        self.reporter.jobs.begin(job, &entry.label);
+        let short_token = working.entry.short_token();
+        self.reporter.jobs.begin(job, &entry.label, short_token, url_of(&received, &working.entry));
         self.reporter.observer.job_received(&entry.label, job, queued);
+        let info = &received.job.job_info;
+        entry.watch.entry.job_received(&JobIntake {
+            job,
+            queued,
+            project_jobs_running: &info.project_jobs_running_on_instance_runners_count,
+            queue_size: info.queue_size,
+            queue_depth: info.queue_depth,
+        });
+        let stages = exports_stages(&received, &working.entry).then(|| {
+            Arc::new(StageReporter { all: Arc::clone(&self.reporter), entry: Arc::clone(&entry.watch.entry) })
+        });
+        let log_observer = entry.watch.log.clone().or_else(|| self.log_observer.clone());
         let tls = &received.tls;
         let text = |pem: &Option<Arc<str>>| pem.as_deref().unwrap_or_default().to_owned();
         let placement = Placement {
@@ -365,7 +409,7 @@ impl Manager {
         let log = LogOptions {
             output_limit: working.entry.output_limit() / 1024,
             directory: self.spool.clone(),
-            observer: self.log_observer.clone().unwrap_or(defaults.observer),
+            observer: log_observer.clone().unwrap_or(defaults.observer),
             ..LogOptions::default()
         };
         let defaults = UploadOptions::default();
@@ -375,7 +419,7 @@ impl Manager {
                 .feature_flag("FF_USE_DYNAMIC_TRACE_FORCE_SEND_INTERVAL")
                 .unwrap_or(false),
             final_update_retry_limit: working.entry.final_update_attempts(),
-            observer: self.log_observer.clone().unwrap_or(defaults.observer),
+            observer: log_observer.unwrap_or(defaults.observer),
             ..UploadOptions::default()
         };
         let run = JobRun {
@@ -389,11 +433,17 @@ impl Manager {
             log,
             upload,
             interrupt: self.interrupt.subscribe(),
-            watcher: Arc::clone(&self.reporter) as Arc<dyn executors::JobWatcher>,
+            watcher: match &stages {
+                Some(stages) => Arc::clone(stages) as Arc<dyn executors::JobWatcher>,
+                None => Arc::clone(&self.reporter) as Arc<dyn executors::JobWatcher>,
+            },
         };
         let events = self.events.clone();
         tokio::spawn(async move {
             let report = Box::new(run_job(run).await);
+            if let Some(stages) = stages {
+                stages.ended(job);
+            }
             let _ = events.send(Event::Ended { runner, report, taken });
         });
         job
@@ -412,6 +462,7 @@ impl Manager {
         let duration = report.duration;
         tracing::info!(runner = entry.label, job = report.job, failure, ?duration, "job ended");
         self.reporter.observer.job_ended(&entry.label, report.job, failure, duration);
+        entry.watch.entry.job_ended(failure, duration);
         self.retire_if_done(runner);
     }
 }
@@ -421,6 +472,7 @@ impl Manager {
 impl Manager {
     /// Brings all entries of the first configuration to work.
     fn begin(&mut self, loaded: &Loaded) {
+        self.reporter.observer.configured(&self.config);
         let verdicts = self.verdicts(loaded);
         for (runner, verdict) in loaded.config.runners.iter().zip(verdicts) {
             self.add(runner.clone(), verdict);
@@ -439,6 +491,7 @@ impl Manager {
         self.next_index += 1;
         let index = RunnerIndex(self.next_index);
         let entry = Entry {
+            watch: self.reporter.observer.runner_added(&runner),
             label: runner.label(),
             runner,
             working: None,
@@ -453,9 +506,9 @@ impl Manager {
     fn start(&mut self, index: RunnerIndex, tries: u32) {
         let Some(entry) = self.runners.get(&index).filter(|entry| !entry.removed) else { return };
         let (runner, config, around) = (entry.runner.clone(), self.config.clone(), Arc::clone(&self.around));
-        let events = self.events.clone();
+        let (events, watch) = (self.events.clone(), entry.watch.clone());
         tokio::spawn(async move {
-            let outcome = Working::start(runner, &config, &around).await;
+            let outcome = Working::start(runner, &config, &around, &watch).await;
             let _ = events.send(Event::Started(index, Box::new(outcome), tries));
         });
     }
@@ -471,6 +524,9 @@ impl Manager {
                 );
                 self.dispatcher.set_runner(index, working.limits());
                 self.reporter.observer.runner_started(&entry.label);
+                if let Some(requests) = self.dispatcher.requests(index, self.clock.elapsed()) {
+                    entry.watch.entry.requests(&requests);
+                }
                 let label = entry.label.clone();
                 let executor = Arc::clone(&working.executor);
                 entry.working = Some(working);
@@ -514,6 +570,7 @@ impl Manager {
             tracing::warn!(key = change.key, "the changed key takes effect after a restart");
         }
         let old = std::mem::replace(&mut self.config, loaded.config);
+        self.reporter.observer.configured(&self.config);
         self.dispatcher.configure(self.config.concurrent() as usize, self.config.check_interval());
         for change in diff.runners {
             match change {
@@ -561,6 +618,7 @@ impl Manager {
     fn change(&mut self, index: RunnerIndex, runner: Runner) {
         let Some(entry) = self.runners.get_mut(&index) else { return };
         entry.runner = runner.clone();
+        entry.watch.entry.changed(&runner);
         if let Some(working) = entry.working.as_mut() {
             working.reconfigure(runner, &self.around);
             self.dispatcher.set_runner(index, working.limits());
@@ -612,6 +670,7 @@ impl Manager {
         let mut forced = self.escalate(&shutdown.borrow_and_update().clone());
         if forced.is_none() {
             tracing::info!("Starting graceful shutdown, waiting for builds to finish");
+            self.reporter.observer.phase(Phase::GracefulShutdown);
         }
         let patience = Instant::now() + REQUEST_PATIENCE;
         let mut requests_over = false;
@@ -655,6 +714,7 @@ impl Manager {
     fn escalate(&self, state: &Shutdown) -> Option<Instant> {
         let Shutdown::Forceful(signal) = state else { return None };
         tracing::warn!(%signal, "Starting forceful shutdown");
+        self.reporter.observer.phase(Phase::ForcefulShutdown);
         self.interrupt.send_replace(Some(Arc::clone(signal)));
         Some(Instant::now() + self.config.shutdown_timeout())
     }
@@ -699,6 +759,25 @@ async fn fail(client: &Client, credentials: &JobCredentials, info: Arc<RunnerInf
         info,
     };
     client.update_job(credentials, &update).await;
+}
+
+/// Where GitLab shows a job.
+fn url_of(received: &ReceivedJob, runner: &Runner) -> String {
+    let job = &received.job;
+    match job.variable("CI_JOB_URL") {
+        Some(variable) if !variable.value.is_empty() => variable.value.clone(),
+        Some(_) | None => {
+            let host = runner.url().trim_end_matches('/');
+            format!("{host}/{}/-/jobs/{}", job.job_info.project_full_path, job.id)
+        }
+    }
+}
+
+/// The durations of the job's stages are wanted; the job's word counts before its runner's.
+fn exports_stages(received: &ReceivedJob, runner: &Runner) -> bool {
+    const FLAG: &str = "FF_EXPORT_HIGH_CARDINALITY_METRICS";
+    let of_job = received.job.variable(FLAG).and_then(|variable| variable.value.parse().ok());
+    of_job.or_else(|| runner.feature_flag(FLAG)).unwrap_or(false)
 }
 
 /// Failures of the cloud pass; mistakes in the entry do not.

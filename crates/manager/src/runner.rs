@@ -14,6 +14,7 @@ use taskscaler_core::Zone;
 
 use crate::dispatch::RunnerLimits;
 use crate::providers::Providers;
+use crate::watch::RunnerWatch;
 
 /// The program, as it presents itself to GitLab, in logs and in variables.
 #[derive(Debug, Clone)]
@@ -69,10 +70,11 @@ impl Working {
         entry: Runner,
         global: &Config,
         around: &Surroundings,
+        watch: &RunnerWatch,
     ) -> Result<Self, EntryError> {
         let token = entry.token().ok_or(EntryError::NoToken)?.clone();
-        let client = client(&entry, global, around)?;
-        let executor = executor(&entry, around).await?;
+        let client = client(&entry, global, around, watch)?;
+        let executor = executor(&entry, around, watch).await?;
         let info = RunnerInfo::new(InfoFields {
             executor: executor.kind().to_owned(),
             shell: entry.shell().as_str().to_owned(),
@@ -118,19 +120,25 @@ impl Working {
     }
 }
 
-fn client(entry: &Runner, global: &Config, around: &Surroundings) -> Result<Client, EntryError> {
+fn client(
+    entry: &Runner,
+    global: &Config,
+    around: &Surroundings,
+    watch: &RunnerWatch,
+) -> Result<Client, EntryError> {
     let mut options = ClientOptions::new(entry.url());
     options.tls = tls_files(entry, &around.base);
     let product = &around.identity.product;
     let fields = InfoFields::of_this_build(&product.name, &product.version, &product.revision);
     options.user_agent = gitlab_api::user_agent(&fields, "main");
     options.connection_max_age = global.connection_max_age().unwrap_or(Duration::ZERO);
-    options.observer.clone_from(&around.observer);
+    options.observer = watch.api.clone().or_else(|| around.observer.clone());
     Client::new(options).map_err(EntryError::Client)
 }
 
-/// The configured files, else those that are named after the host in `certs/`.
-pub(crate) fn tls_files(entry: &Runner, base: &Path) -> TlsFiles {
+/// The configured files, else those that are named after the host in `certs/` below `base`.
+#[must_use]
+pub fn tls_files(entry: &Runner, base: &Path) -> TlsFiles {
     let host = url::Url::parse(entry.url()).ok().and_then(|url| url.host_str().map(str::to_owned));
     let file = |configured: Option<&String>, ending: &str| match configured {
         Some(path) => Some(base.join(path)),
@@ -146,7 +154,11 @@ pub(crate) fn tls_files(entry: &Runner, base: &Path) -> TlsFiles {
     }
 }
 
-async fn executor(entry: &Runner, around: &Surroundings) -> Result<Arc<dyn Executor>, EntryError> {
+async fn executor(
+    entry: &Runner,
+    around: &Surroundings,
+    watch: &RunnerWatch,
+) -> Result<Arc<dyn Executor>, EntryError> {
     match entry.executor() {
         Some(ExecutorName::Instance) => {
             let autoscaler = entry.autoscaler.as_ref();
@@ -162,6 +174,7 @@ async fn executor(entry: &Runner, around: &Surroundings) -> Result<Arc<dyn Execu
                 base: around.base.clone(),
                 local: around.local_zone,
                 heartbeats: entry.feature_flag("FF_USE_FLEETING_ACQUIRE_HEARTBEATS").unwrap_or(false),
+                observer: watch.scaler.clone(),
             };
             Ok(Arc::new(InstanceExecutor::start(entry, parts).await?))
         }

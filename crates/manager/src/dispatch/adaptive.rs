@@ -40,6 +40,11 @@ impl Adaptive {
         limit
     }
 
+    /// The value before it is rounded up to a limit.
+    pub(crate) fn value(&self) -> f64 {
+        self.value
+    }
+
     fn scale(&mut self, factor: f64) {
         #[expect(clippy::cast_precision_loss, reason = "request_concurrency is a small number")]
         let most = self.most as f64;

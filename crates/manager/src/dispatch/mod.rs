@@ -18,6 +18,8 @@ pub(crate) use runner::{Answer, RunnerLimits};
 
 use runner::RunnerState;
 
+use crate::watch::Requests;
+
 /// Names a runner entry for the life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RunnerIndex(pub(crate) u64);
@@ -145,6 +147,16 @@ impl Dispatcher {
     pub(crate) fn load(&self) -> (usize, usize) {
         let jobs = self.runners.values().map(|state| state.jobs).sum();
         (jobs, self.taken - jobs)
+    }
+
+    /// Requests of one runner, for metrics; none once it is removed.
+    pub(crate) fn requests(&self, runner: RunnerIndex, now: Duration) -> Option<Requests> {
+        self.runners.get(&runner).filter(|state| !state.removed).map(|state| state.requests(now))
+    }
+
+    /// Another request of this runner would be made if `request_concurrency` allowed it.
+    pub(crate) fn requests_exhausted(&self, runner: RunnerIndex) -> bool {
+        self.taken < self.concurrent && self.runners.get(&runner).is_some_and(RunnerState::requests_exhausted)
     }
 
     /// Lifts the unhealthy mark of every runner, as a reload does.

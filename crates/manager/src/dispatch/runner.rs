@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::adaptive::Adaptive;
 use super::health::Health;
+use crate::watch::Requests;
 
 /// What bounds the requests and jobs of one runner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,10 +177,31 @@ impl RunnerState {
         self.health.learn(healthy, now, self.limits.unhealthy_requests_limit, self.limits.unhealthy_interval);
     }
 
+    pub(crate) fn requests(&self, now: Duration) -> Requests {
+        Requests {
+            in_flight: self.asking,
+            hard_limit: self.limits.request_concurrency.max(1),
+            adaptive_limit: self.adaptive.value(),
+            used_limit: self.request_limit(),
+            healthy: self.health.until(now).is_none(),
+        }
+    }
+
+    /// GitLab gives jobs, the runner may have more, and as many requests as there may ever be are under way.
+    pub(crate) fn requests_exhausted(&self) -> bool {
+        self.hot && self.under_limit() && self.asking >= self.limits.request_concurrency.max(1)
+    }
+
     fn has_room(&self) -> bool {
-        let under_limit = self.limits.limit == 0 || self.jobs + self.asking < self.limits.limit;
-        // While GitLab has nothing to give, one request that waits there is as good as many.
-        let requests = if self.limits.adaptive && !self.hot { 1 } else { self.adaptive.limit() };
-        !self.removed && under_limit && self.asking < requests
+        !self.removed && self.under_limit() && self.asking < self.request_limit()
+    }
+
+    fn under_limit(&self) -> bool {
+        self.limits.limit == 0 || self.jobs + self.asking < self.limits.limit
+    }
+
+    /// While GitLab has nothing to give, one request that waits there is as good as many.
+    fn request_limit(&self) -> usize {
+        if self.limits.adaptive && !self.hot { 1 } else { self.adaptive.limit() }
     }
 }

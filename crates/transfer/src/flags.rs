@@ -1,0 +1,69 @@
+//! Values of flags and of the environment variables behind them. An empty variable means that it is not set.
+
+use std::time::Duration;
+
+use crate::archive::{Format, Level};
+use crate::duration;
+
+/// What Go and people write for true and false.
+pub(crate) fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "t" | "true" | "yes" | "on" => Ok(true),
+        "" | "0" | "f" | "false" | "no" | "off" => Ok(false),
+        _ => Err(format!("`{text}` is neither true nor false")),
+    }
+}
+
+pub(crate) fn one_hour(text: &str) -> Result<Duration, String> {
+    or(text, Duration::from_secs(60 * 60))
+}
+
+pub(crate) fn ten_minutes(text: &str) -> Result<Duration, String> {
+    or(text, Duration::from_secs(10 * 60))
+}
+
+pub(crate) fn one_second(text: &str) -> Result<Duration, String> {
+    or(text, Duration::from_secs(1))
+}
+
+/// Zero means never.
+pub(crate) fn never(text: &str) -> Result<Duration, String> {
+    or(text, Duration::ZERO)
+}
+
+/// Whole minutes; ten if empty, and none (no limit) for zero.
+pub(crate) fn minutes(text: &str) -> Result<Option<Duration>, String> {
+    let minutes: u64 = match text {
+        "" => 10,
+        text => text.parse().map_err(|_| format!("`{text}` is no number of minutes"))?,
+    };
+    Ok((minutes > 0).then(|| Duration::from_secs(minutes.saturating_mul(60))))
+}
+
+pub(crate) fn format(text: &str) -> Result<Format, String> {
+    Format::parse(text)
+}
+
+pub(crate) fn level(text: &str) -> Result<Level, String> {
+    Level::parse(text)
+}
+
+/// Bytes; zero means no limit.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    match text {
+        "" => Ok(0),
+        text => text.parse().map_err(|_| format!("`{text}` is no number of bytes")),
+    }
+}
+
+/// The number of a job; zero, which is none, if empty.
+pub(crate) fn job_id(text: &str) -> Result<u64, String> {
+    match text {
+        "" => Ok(0),
+        text => text.parse().map_err(|_| format!("`{text}` is no number of a job")),
+    }
+}
+
+fn or(text: &str, default: Duration) -> Result<Duration, String> {
+    if text.is_empty() { Ok(default) } else { duration::parse(text) }
+}

@@ -36,6 +36,8 @@ struct Running {
     process: Option<Process>,
     client: Client,
     shell: ShellProcess,
+    /// Its process group, once it was signalled. Known by itself, because the group may outlive the shell.
+    group: Option<String>,
 }
 
 /// What is known of the stage's shell.
@@ -87,7 +89,12 @@ impl Environment for InstanceEnvironment {
         match started {
             Some((known, process)) if known == *handle && from_offset == 0 => {
                 let shell = ShellProcess::Unheard(Vec::new());
-                Ok(Box::new(Running { process: Some(process), client: self.client.clone(), shell }))
+                Ok(Box::new(Running {
+                    process: Some(process),
+                    client: self.client.clone(),
+                    shell,
+                    group: None,
+                }))
             }
             Some(_) | None => Err(EnvironmentError::NotResumable(from_offset)),
         }
@@ -156,18 +163,32 @@ impl StageOutput for Running {
             }
             return;
         };
-        let command = format!(
-            "g=$(ps -o pgid= -p {id} 2>/dev/null | tr -d ' '); \
-             kill -s {name} -- -\"${{g:-{id}}}\" 2>/dev/null || kill -s {name} {id}"
-        );
+        let find = match &self.group {
+            Some(group) => format!("g={group}"),
+            None => format!("g=$(ps -o pgid= -p {id} 2>/dev/null | tr -d ' '); g=${{g:-{id}}}; echo \"$g\""),
+        };
+        let command = format!("{find}; kill -s {name} -- -\"$g\" 2>/dev/null || kill -s {name} {id}");
         let stopped = async {
             let mut process = self.client.exec("sh", Bytes::from(command)).await?;
-            while process.next().await?.is_some() {}
+            let mut said = Vec::new();
+            while let Some(output) = process.next().await? {
+                if let Output::Stdout(bytes) = output {
+                    said.extend_from_slice(&bytes[..bytes.len().min(PROCESS_LINE)]);
+                }
+            }
+            let group = std::str::from_utf8(&said).unwrap_or_default().trim();
+            if !group.is_empty() && group.bytes().all(|byte| byte.is_ascii_digit()) {
+                self.group = Some(group.to_owned());
+            }
             process.wait().await
         };
         match tokio::time::timeout(STOP_PATIENCE, stopped).await {
-            Ok(Ok(status)) => tracing::debug!(process = id, signal = name, code = status.code(), "stage signalled"),
-            Ok(Err(error)) => tracing::debug!(process = id, signal = name, %error, "the stage cannot be signalled"),
+            Ok(Ok(status)) => {
+                tracing::debug!(process = id, signal = name, code = status.code(), "stage signalled")
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(process = id, signal = name, %error, "the stage cannot be signalled")
+            }
             Err(_) => tracing::debug!(process = id, signal = name, "signalling the stage took too long"),
         }
     }
@@ -249,7 +270,14 @@ mod tests {
 
     #[test]
     fn other_output_is_kept_whole() {
-        for pieces in [&["sh: not found\n"][..], &["12", "x\n"], &["123"], &["\n1\n"], &["123456789012345678901234\n"], &[]] {
+        for pieces in [
+            &["sh: not found\n"][..],
+            &["12", "x\n"],
+            &["123"],
+            &["\n1\n"],
+            &["123456789012345678901234\n"],
+            &[],
+        ] {
             assert_eq!(hear(pieces), (pieces.concat(), None));
         }
     }

@@ -107,8 +107,9 @@ impl Signals {
             biased;
             stopped = told => stopped,
             stopped = interrupted => stopped,
-            stopped = own => stopped,
+            // Bounds that are not set are as long as the job's, which is then the one to name.
             stopped = job => stopped,
+            stopped = own => stopped,
         }
     }
 }

@@ -84,7 +84,14 @@ async fn stop(output: &mut dyn StageOutput, stdout: &mut trace::LogWriter, stder
             match tokio::time::timeout_at(end, output.next()).await {
                 Ok(Ok(StageEvent::Stdout(bytes))) => stdout.write(&bytes),
                 Ok(Ok(StageEvent::Stderr(bytes))) => stderr.write(&bytes),
-                Ok(Ok(StageEvent::Exited(_)) | Err(_)) => return,
+                Ok(Ok(StageEvent::Exited(_))) => {
+                    if how == Stop::Terminate {
+                        // Its shell is gone; what it has started may not have listened.
+                        output.stop(Stop::Kill).await;
+                    }
+                    return;
+                }
+                Ok(Err(_)) => return,
                 Err(_) => break,
             }
         }

@@ -102,7 +102,7 @@ impl LogArguments {
     pub(crate) fn start(&self) {
         let (level, format) =
             (self.level().unwrap_or(LogLevel::Warn), self.format().unwrap_or(LogFormat::Runner));
-        Logging::start(level, format);
+        Logging::start(level, format, metrics::LogCounter::default());
     }
 
     /// The form of the command line, if it names one.

@@ -3,12 +3,12 @@
 //! [`Metrics`] is the manager's observer; [`Endpoint`] serves what `listen_address` promises.
 //!
 //! ```no_run
-//! use drover_metrics::{Build, Endpoint, Metrics};
+//! use drover_metrics::{Build, Endpoint, LogCounter, Metrics};
 //! use manager::{Manager, ManagerOptions};
 //!
 //! async fn run(mut options: ManagerOptions, control: manager::Controlled) -> std::io::Result<()> {
 //!     let build = Build { system_id: options.identity.system_id.clone(), ..Build::default() };
-//!     let metrics = Metrics::new(build, options.local_zone);
+//!     let metrics = Metrics::new(build, options.local_zone, &LogCounter::default());
 //!     let address = options.loaded.config.listen_address();
 //!     options.observer = metrics.clone();
 //!     let manager = Manager::new(options);

@@ -17,8 +17,8 @@ pub(crate) struct LogLines {
     errors: Counter,
 }
 
-/// Counts what is logged; a layer beside the one that writes the lines.
-#[derive(Debug, Clone)]
+/// Counts log lines by level: a layer beside the one that writes them. Clones count together.
+#[derive(Debug, Clone, Default)]
 pub struct LogCounter(pub(crate) Arc<LogLines>);
 
 impl<S: Subscriber> Layer<S> for LogCounter {

@@ -65,13 +65,14 @@ type Runners = BTreeMap<(String, String), Arc<RunnerMetrics>>;
 // === impl Metrics ===
 
 impl Metrics {
-    /// Numbers that are all zero. `local` is the zone of the host, for rules that name none.
+    /// Numbers that are all zero. `local` is the zone of the host, for rules that name none; `lines` is the subscriber's
+    /// layer, which is there before anything is known that makes up the `build`.
     #[must_use]
-    pub fn new(build: Build, local: Zone) -> Arc<Self> {
+    pub fn new(build: Build, local: Zone, lines: &LogCounter) -> Arc<Self> {
         Arc::new(Self {
             build,
             local,
-            lines: Arc::default(),
+            lines: Arc::clone(&lines.0),
             retries: Arc::default(),
             phase: AtomicU8::new(Phase::Starting as u8),
             concurrent: Gauge::default(),
@@ -84,12 +85,6 @@ impl Metrics {
             executors: Family::default(),
             entries: Mutex::default(),
         })
-    }
-
-    /// Counts log lines by level: a layer for the subscriber.
-    #[must_use]
-    pub fn log_counter(&self) -> LogCounter {
-        LogCounter(Arc::clone(&self.lines))
     }
 
     /// A configuration could not be put in force.

@@ -1,5 +1,7 @@
 //! What is written in `docs/` is what the table makes.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::collections::BTreeSet;
 use std::path::Path;
 

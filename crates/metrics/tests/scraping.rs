@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_metrics::{Build, Endpoint, Kind, Metrics, TABLE};
+use drover_metrics::{Build, Endpoint, Kind, LogCounter, Metrics, TABLE};
 use fleeting::InstanceGroup;
 use fleeting_fake::{FakeCloud, Operation};
 use gitlab_api::Endpoint as Call;
@@ -25,7 +25,7 @@ fn metrics() -> Arc<Metrics> {
     let text = |text: &str| text.to_owned();
     let build =
         Build { name: text("drover"), version: text("1.2.3"), revision: text("abc"), system_id: text("s_1") };
-    Metrics::new(build, Zone::default())
+    Metrics::new(build, Zone::default(), &LogCounter::default())
 }
 
 fn file(limit: u32) -> config::Config {

@@ -1,5 +1,7 @@
 //! What an observer hears of a scaler.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use clap::{ArgAction, Args};
 use config::Verdict;
 use manager::{BuiltIn, Manager, ManagerOptions, Providers};
+use metrics::{Build, Endpoint, LogCounter, Metrics};
 
 use self::file::{Overrides, Watched};
 use self::signals::{Ending, Steering};
@@ -96,9 +97,11 @@ pub(crate) fn run(options: RunArguments, log: &LogArguments) -> Result<Exit, Fai
     };
     let (mut file, first) = Watched::open(path.clone(), overrides)?;
     let loaded = first.loaded;
+    let lines = LogCounter::default();
     let logging = Logging::start(
         log.level().unwrap_or(loaded.config.log_level()),
         log.format().unwrap_or(loaded.config.log_format()),
+        lines.clone(),
     );
     announce(&path);
     if first.missing {
@@ -108,26 +111,61 @@ pub(crate) fn run(options: RunArguments, log: &LogArguments) -> Result<Exit, Fai
     if filled(options.user.as_ref()).is_some() {
         tracing::warn!("--user has no effect: it is for the shell executor, which this build has not");
     }
-    if loaded.config.listen_address.is_some() {
-        tracing::warn!("listen_address has no effect: this build has no metrics server");
-    }
     let providers = Arc::new(BuiltIn);
     let verdicts = loaded.verdicts(&providers.capabilities());
     if !first.missing && !verdicts.contains(&Verdict::Runnable) {
         tracing::warn!(file = %path.display(), "No runner entry can take jobs; waiting for the file to change");
     }
 
+    let endpoint = runtime.block_on(endpoint(&loaded.config))?;
     let spool = Spool::create(&std::env::temp_dir())?;
-    let mut manager = ManagerOptions::new(loaded, identity::identity(&path)?);
+    let identity = identity::identity(&path)?;
+    let metrics = Metrics::new(build(&identity), config::local_zone(), &lines);
+    let mut manager = ManagerOptions::new(loaded, identity);
+    manager.observer = metrics.clone();
     manager.base = identity::directory(&path);
     manager.spool = spool.path().to_owned();
     manager.providers = providers;
     manager.local_zone = config::local_zone();
 
-    let ending = runtime.block_on(async { steering.run(Manager::new(manager), &mut file, &logging).await });
+    let ending = runtime.block_on(async {
+        let manager = Manager::new(manager);
+        if let Some(endpoint) = endpoint {
+            tokio::spawn(endpoint.serve(Arc::clone(&metrics), manager.view().jobs));
+        }
+        steering.run(manager, &mut file, &logging, &metrics).await
+    });
     // Whatever still runs ends with the process.
     runtime.shutdown_background();
     Ok(farewell(&ending))
+}
+
+/// Binds `listen_address`, if there is one. A monitoring that cannot be reached is worth a refusal to start, as in GitLab
+/// Runner.
+async fn endpoint(config: &config::Config) -> Result<Option<Endpoint>, Failure> {
+    let Some(address) = config.listen_address() else {
+        tracing::info!("listen_address not defined, metrics & debug endpoints disabled");
+        return Ok(None);
+    };
+    let endpoint = Endpoint::bind(&address)
+        .await
+        .with_context(|| format!("failed to listen on `{address}` for metrics"))
+        .map_err(|error| {
+            Failure::from(error).hint("choose another `listen_address`, or leave it out to have no metrics")
+        })?;
+    let address = endpoint.local_addr().context("failed to find the address of the metrics server")?;
+    tracing::info!(%address, "Metrics server listening");
+    Ok(Some(endpoint))
+}
+
+fn build(identity: &manager::Identity) -> Build {
+    let product = &identity.product;
+    Build {
+        name: product.name.clone(),
+        version: product.version.clone(),
+        revision: product.revision.clone(),
+        system_id: identity.system_id.clone(),
+    }
 }
 
 /// The first lines of the log, as GitLab Runner has them.

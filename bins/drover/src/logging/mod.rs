@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::io::{IsTerminal as _, Write as _};
 
 use config::{LogFormat, LogLevel};
+use metrics::LogCounter;
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Subscriber};
@@ -31,15 +32,15 @@ struct Lines {
 // === impl Logging ===
 
 impl Logging {
-    /// Starts logging. Called once.
-    pub(crate) fn start(level: LogLevel, format: LogFormat) -> Self {
+    /// Starts logging, and counting what is logged. Called once.
+    pub(crate) fn start(level: LogLevel, format: LogFormat, counter: LogCounter) -> Self {
         let (gate, handle) = reload::Layer::new(targets(level));
         let style = match format {
             LogFormat::Runner => Style::Runner { colour: colour() },
             LogFormat::Text => Style::Text,
             LogFormat::Json => Style::Json,
         };
-        let subscriber = Registry::default().with(gate).with(Lines { style });
+        let subscriber = Registry::default().with(gate).with(counter).with(Lines { style });
         // Only a second call could fail, and then logging works already.
         let _ = tracing::subscriber::set_global_default(subscriber);
         Self(handle)

@@ -2,6 +2,7 @@
 
 use gitlab_mock::{Config, GitlabMock, JobBuilder, JobState};
 use nix::sys::signal::Signal;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{Home, PATIENCE};
 
@@ -128,6 +129,50 @@ async fn flags_of_existing_service_units_are_taken() {
 }
 
 #[tokio::test]
+async fn metrics_health_and_running_jobs_are_shown_where_the_file_says() {
+    let gitlab = GitlabMock::start(Config::default()).await.unwrap();
+    let runner = gitlab.add_runner(TOKEN);
+    let job = gitlab.enqueue(&runner, JobBuilder::new("long").script(["echo begun", "sleep 600"]));
+    let listen = "listen_address = \"127.0.0.1:0\"\n";
+    let home = Home::with(&format!("{listen}{}", config(gitlab.url())));
+
+    let mut drover = home.run(&["--log-format", "json"]);
+    drover.says("Metrics server listening").await;
+    let line: serde_json::Value = serde_json::from_str(drover.said.lines().last().unwrap()).unwrap();
+    let address = line["address"].as_str().unwrap().to_owned();
+    job.log_contains("begun", PATIENCE).await.unwrap();
+
+    let list = get(&address, "/debug/jobs/list").await;
+    assert!(list.contains(" state=running stage=step_script executor_stage=prepare duration="), "{list}");
+    assert!(list.contains(&format!("/-/jobs/{} ", job.id())), "{list}");
+    assert!(get(&address, "/health/ready").await.contains("ready"));
+    let metrics = get(&address, "/metrics").await;
+    for row in [
+        r#",state="running",stage="step_script",executor_stage="prepare"} 1"#,
+        r#"gitlab_runner_job_execution_mode_total{mode="traditional",executor="instance"} 1"#,
+        "\ngitlab_runner_concurrent 2\n",
+        "fleeting_taskscaler_tasks{",
+        r#"endpoint="request_job",status="201",method="POST"} 1"#,
+    ] {
+        assert!(metrics.contains(row), "{row} is not in:\n{metrics}");
+    }
+    assert!(!metrics.contains(TOKEN), "the token is in the metrics");
+
+    drover.signal(Signal::SIGTERM);
+    assert_eq!(drover.ends().await, 0, "{}", drover.said);
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_ends_the_start() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let home = Home::with("concurrent = 1\n");
+    let mut drover = home.run(&["--listen-address", &address]);
+    assert_eq!(drover.ends().await, 1, "{}", drover.said);
+    assert!(drover.said.contains(&format!("failed to listen on `{address}` for metrics")), "{}", drover.said);
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_good_ends_the_start() {
     let home = Home::with("concurrent = 0\n");
     let mut drover = home.run(&[]);
@@ -137,6 +182,15 @@ async fn a_file_that_is_no_good_ends_the_start() {
         "{}",
         drover.said
     );
+}
+
+/// Head and body of an answer.
+async fn get(address: &str, path: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+    answer
 }
 
 fn config(url: &str) -> String {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use config::{Diagnostic, Invalid, LoadError, Loaded, LogLevel};
+use metrics::Metrics;
 
 use crate::failure::Failure;
 use crate::identity;
@@ -60,7 +61,7 @@ impl Watched {
 
     /// The new configuration, if there is one: the file changed since it was read last, or `asked` says to read it in any
     /// case. A bad file is reported once for each of its versions, and what is in force stays.
-    pub(super) fn poll(&mut self, asked: bool, logging: &Logging) -> Option<Loaded> {
+    pub(super) fn poll(&mut self, asked: bool, logging: &Logging, metrics: &Metrics) -> Option<Loaded> {
         // One look at the file every few seconds costs less than a thread for it.
         let stamp = Stamp::of(&self.path);
         if !asked && stamp == self.seen {
@@ -77,6 +78,7 @@ impl Watched {
                 Some(loaded)
             }
             Err(error) => {
+                metrics.configuration_refused();
                 match &error {
                     LoadError::Invalid(invalid) => report(&self.path, &invalid.diagnostics),
                     LoadError::Read { path, source } => {

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use manager::{Control, Ended, Manager, Shutdown, View, control};
+use metrics::Metrics;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
@@ -44,7 +45,13 @@ impl Steering {
     }
 
     /// Runs the manager until it has ended or must not go on.
-    pub(super) async fn run(mut self, manager: Manager, file: &mut Watched, logging: &Logging) -> Ending {
+    pub(super) async fn run(
+        mut self,
+        manager: Manager,
+        file: &mut Watched,
+        logging: &Logging,
+        metrics: &Metrics,
+    ) -> Ending {
         let (control, controlled) = control();
         let view = manager.view();
         let mut look = tokio::time::interval(LOOK);
@@ -74,7 +81,7 @@ impl Steering {
                 _ = look.tick() => false,
             };
             if control.state() == Shutdown::None
-                && let Some(loaded) = file.poll(asked, logging)
+                && let Some(loaded) = file.poll(asked, logging, metrics)
             {
                 control.reload(loaded);
             }

@@ -76,16 +76,19 @@ async fn show(
     }
     look_for_git().await?;
     let stage = Stage::set(&options).await?;
-    let (json, picture) = (options.json.clone(), options.picture.clone());
-    let screen = screen(options.plain).map_err(|source| DemoError::Write { path: "-".into(), source })?;
-    let (summary, frame) = stage.play(screen, picture.as_deref()).await?;
-    if let Some(path) = &json {
+    let screen = screen(options.plain).map_err(screen_failed)?;
+    let Finished { summary, picture, complaints, dir } =
+        stage.play(screen, options.picture.as_deref()).await?;
+    if let Some(path) = &options.json {
         write_json(path, &summary)?;
     }
-    if let (Some(path), Some(frame)) = (&picture, frame) {
-        std::fs::write(path, frame).map_err(|source| DemoError::Write { path: path.clone(), source })?;
+    if let (Some(path), Some(picture)) = (&options.picture, picture) {
+        std::fs::write(path, picture).map_err(|source| DemoError::Write { path: path.clone(), source })?;
     }
-    Ok(summary)
+    if complaints.is_empty() {
+        return Ok(summary);
+    }
+    Err(DemoError::Failed { complaints, log: log_file(&dir.keep()) })
 }
 
 /// Everything that is set up before the first job arrives.
@@ -101,6 +104,16 @@ struct Stage {
     told: UnboundedReceiver<Told>,
 }
 
+/// The demonstration when it is over.
+struct Finished {
+    summary: Summary,
+    /// The picture of the busiest moment, if it is wanted.
+    picture: Option<String>,
+    /// What was not as it should be.
+    complaints: Vec<String>,
+    dir: tempfile::TempDir,
+}
+
 /// The demonstration while it runs.
 struct Play {
     began: Instant,
@@ -110,8 +123,10 @@ struct Play {
     view: View,
     executor: Option<Arc<dyn Executor>>,
     ears: Ears,
+    /// When the last event was.
+    last: Duration,
     frames: u32,
-    /// The picture of the busiest moment so far, if it is wanted, with its number of running jobs.
+    /// The picture of the busiest moment so far, if it is wanted, with how busy that was and where it is to be written.
     best: Option<(u32, PathBuf, String)>,
 }
 
@@ -154,12 +169,8 @@ impl Stage {
         Ok(Self { dir, gitlab, runner, repository, plan, kill_instance, local, manager, told })
     }
 
-    /// Runs it to its end. Returns the summary, and the picture that `picture` is to hold.
-    async fn play(
-        self,
-        screen: Screen,
-        picture: Option<&Path>,
-    ) -> Result<(Summary, Option<String>), DemoError> {
+    /// Runs it to its end. `picture` is where a picture is to be written later.
+    async fn play(self, screen: Screen, picture: Option<&Path>) -> Result<Finished, DemoError> {
         let Self { dir, gitlab, runner, repository, plan, kill_instance, local, manager, told } = self;
         let mut play = Play {
             began: Instant::now(),
@@ -169,38 +180,34 @@ impl Stage {
             view: manager.view(),
             executor: None,
             ears: Ears::new(told, FRAME),
+            last: Duration::ZERO,
             frames: 0,
             best: picture.map(|path| (0, path.to_owned(), String::new())),
         };
         let (control, controlled) = control();
         let mut manager = tokio::spawn(manager.run(controlled));
         let mut kinds = BTreeMap::new();
-        let mut complaints = Vec::new();
 
         let playing = async {
             let mut cast =
                 Cast { gitlab: &gitlab, runner: &runner, repository: &repository, kinds: &mut kinds };
-            play.jobs(&mut cast, plan, kill_instance.then_some(&*local)).await
+            let complaints = play.jobs(&mut cast, plan, kill_instance.then_some(&*local)).await?;
+            if complaints.is_empty() {
+                control.stop_gracefully();
+            } else {
+                control.stop_forcefully("demo");
+            }
+            Ok((complaints, play.until_ended(&mut manager).await?))
         };
         let played = tokio::select! {
             played = playing => played,
             () = interrupted() => Err(DemoError::Interrupted),
         };
-        if matches!(played, Err(DemoError::Interrupted | DemoError::Repository(_) | DemoError::Write { .. }))
-        {
-            end_early(&control, manager).await;
-            return Err(played.err().unwrap_or(DemoError::Interrupted));
-        }
-        if let Err(DemoError::Failed { complaints: found, .. }) = played {
-            complaints.extend(found);
-            control.stop_forcefully("demo");
-        }
-        control.stop_gracefully();
-        let ended = tokio::select! {
-            ended = play.until_ended(&mut manager) => ended?,
-            () = interrupted() => {
+        let (mut complaints, ended) = match played {
+            Ok(played) => played,
+            Err(error) => {
                 end_early(&control, manager).await;
-                return Err(DemoError::Interrupted);
+                return Err(error);
             }
         };
         if let Some(group) = local.group() {
@@ -212,15 +219,10 @@ impl Stage {
         let (outcome, found) = verdict::judge(&gitlab, &play.model, &kinds);
         complaints.extend(found);
         complaints.extend(verdict::leftovers(&ended, &dir.path().join("instances"), &play.model));
-        complaints.extend(play.model.instances.iter().map(|left| format!("instance {} is left", left.id)));
         let summary = Summary::new(&play.model, play.now(), outcome);
-        let frame = play.best.map(|(_, _, frame)| frame);
-        let closed = play.screen.close(&format!("\n{summary}"));
-        closed.map_err(|source| DemoError::Write { path: "-".into(), source })?;
-        if complaints.is_empty() {
-            return Ok((summary, frame));
-        }
-        Err(DemoError::Failed { complaints, log: log_file(&dir.keep()) })
+        play.screen.close(&format!("\n{summary}")).map_err(screen_failed)?;
+        let picture = play.best.map(|(_, _, picture)| picture);
+        Ok(Finished { summary, picture, complaints, dir })
     }
 }
 
@@ -239,13 +241,14 @@ impl Play {
         self.began.elapsed()
     }
 
-    /// Lets all jobs arrive, and waits until they have ended and idle instances are gone.
+    /// Lets all jobs arrive, and waits until they have ended and idle instances are gone. Returns what is to be complained
+    /// of.
     async fn jobs(
         &mut self,
         cast: &mut Cast<'_>,
         plan: Vec<Planned>,
         mut kill: Option<&Local>,
-    ) -> Result<(), DemoError> {
+    ) -> Result<Vec<String>, DemoError> {
         let mut plan = plan.into_iter().peekable();
         let mut idle_since = None;
         loop {
@@ -259,24 +262,21 @@ impl Play {
                 }
                 something = self.ears.listen() => self.react(something)?,
             }
-            if let Some(local) = kill
+            if let Some(group) = kill.and_then(Local::group)
                 && let Some(instance) = self.victim(cast.kinds)
+                && group.kill(&fleeting::InstanceId::from(instance.as_str()))
             {
-                let group = local.group().ok_or(DemoError::Interrupted)?;
-                if group.kill(&fleeting::InstanceId::from(instance.as_str())) {
-                    self.happened(self.now(), Event::Killed { instance })?;
-                    kill = None;
-                }
+                self.happened(self.now(), Event::Killed { instance })?;
+                kill = None;
             }
             if self.model.all_ended() && cast.gitlab.unfinished() == 0 {
                 let since = *idle_since.get_or_insert_with(Instant::now);
                 if self.model.instances.len() <= 1 || since.elapsed() >= PATIENCE_WITH_IDLE {
-                    return Ok(());
+                    return Ok(Vec::new());
                 }
             }
             if self.began.elapsed() >= PATIENCE_WITH_JOBS {
-                let complaint = format!("jobs had not ended after {} s", PATIENCE_WITH_JOBS.as_secs());
-                return Err(DemoError::Failed { complaints: vec![complaint], log: PathBuf::new() });
+                return Ok(vec![format!("jobs had not ended after {} s", PATIENCE_WITH_JOBS.as_secs())]);
             }
         }
     }
@@ -314,23 +314,24 @@ impl Play {
     fn react(&mut self, heard: Heard) -> Result<(), DemoError> {
         match heard {
             Heard::Told(Told { at, event }) => {
+                let at = at.saturating_duration_since(self.began);
                 if matches!(event, Event::Placed { .. }) {
                     // A job comes to an instance that is known to be ready.
-                    self.look()?;
+                    self.look(at)?;
                 }
-                self.happened(at.saturating_duration_since(self.began), event)
+                self.happened(at, event)
             }
-            Heard::Decided => self.look(),
+            Heard::Decided => self.look(self.now()),
             Heard::Tick => self.frame(),
         }
     }
 
     /// Looks at the instances and at the last decision.
-    fn look(&mut self) -> Result<(), DemoError> {
+    fn look(&mut self, at: Duration) -> Result<(), DemoError> {
         let Some(executor) = &self.executor else { return Ok(()) };
         let why = self.ears.report().map(|report| reasons(&report, self.began_wall)).unwrap_or_default();
         let instances = executor.instances();
-        self.happened(self.now(), Event::Looked { instances, why })
+        self.happened(at, Event::Looked { instances, why })
     }
 
     /// Looks and draws.
@@ -339,8 +340,8 @@ impl Play {
             self.executor = self.view.executors().into_values().next();
             self.ears.decisions = self.executor.as_ref().and_then(|executor| executor.report());
         }
-        self.look()?;
         let now = self.now();
+        self.look(now)?;
         if self.frames.is_multiple_of(FRAMES_PER_SAMPLE) {
             self.happened(now, Event::Sample)?;
         }
@@ -350,17 +351,22 @@ impl Play {
     }
 
     fn keep_the_best(&mut self, now: Duration) {
-        let running = self.model.counts().running;
+        let counts = self.model.counts();
+        // Most is to be seen where many jobs run and many still wait.
+        let busy = counts.running * (1 + counts.waiting);
         let Some((most, path, frame)) = &mut self.best else { return };
-        if running > *most {
+        if busy > *most {
             let picture = picture::render(&self.model, now, PICTURE.0, PICTURE.1);
             let is_svg = path.extension().is_some_and(|extension| extension == "svg");
             *frame = if is_svg { svg::render(&picture, PICTURE.0) } else { picture.text().join("\n") + "\n" };
-            *most = running;
+            *most = busy;
         }
     }
 
     fn happened(&mut self, at: Duration, event: Event) -> Result<(), DemoError> {
+        // What was told a moment ago may be heard after a look; the order in which it is heard is the one that is shown.
+        let at = at.max(self.last);
+        self.last = at;
         let news = self.model.apply(at, event);
         self.screen.tell(at, &news).map_err(screen_failed)
     }

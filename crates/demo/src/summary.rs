@@ -63,6 +63,8 @@ pub struct InstanceFigures {
     pub started: usize,
     /// Most at once.
     pub most_at_once: u32,
+    /// Still there at the end.
+    pub left: usize,
     /// Sum over all instances of the time from request to removal.
     pub seconds_used: f64,
     /// What no schedule can be below: the sum of the times that jobs held a slot, divided by the slots of an instance.
@@ -123,8 +125,8 @@ impl fmt::Display for Summary {
         let figures = &self.instances;
         writeln!(
             f,
-            "instances   {} started, at most {} at once, none left",
-            figures.started, figures.most_at_once
+            "instances   {} started, at most {} at once, {} left",
+            figures.started, figures.most_at_once, figures.left
         )?;
         writeln!(
             f,
@@ -185,6 +187,7 @@ impl InstanceFigures {
         Self {
             started: model.gone.len() + model.instances.len(),
             most_at_once: model.samples.iter().map(|sample| sample.instances).max().unwrap_or_default(),
+            left: model.instances.len(),
             seconds_used: seconds(used),
             seconds_least: seconds(least(&held, CAPACITY)),
             seconds_packed: seconds(packed(&held, CAPACITY)),

@@ -65,7 +65,8 @@ pub(crate) fn leftovers(ended: &Ended, work_dir: &Path, model: &Model) -> Vec<St
     let entries =
         fs::read_dir(work_dir).map(|entries| entries.flatten().collect()).unwrap_or_else(|_| vec![]);
     complaints.extend(entries.iter().map(|entry| format!("a directory is left: {}", entry.path().display())));
-    let names: Vec<&str> = model.gone.iter().map(|life| life.id.as_str()).collect();
+    let gone = model.gone.iter().map(|life| life.id.as_str());
+    let names: Vec<&str> = gone.chain(model.instances.iter().map(|instance| instance.id.as_str())).collect();
     complaints.extend(processes(work_dir, &names).iter().map(|pid| format!("process {pid} is left")));
     complaints
 }
@@ -188,6 +189,40 @@ mod tests {
         assert_eq!(plain("2026-01-31T12:00:00.123456Z 01O $ ci/soak.sh"), "$ ci/soak.sh");
         assert_eq!(plain("2026-01-31T12:00:00.123456Z 00O+ERROR"), "ERROR");
         assert_eq!(plain("2026-01-31T12:00:00.123456Z"), "2026-01-31T12:00:00.123456Z");
+    }
+
+    #[tokio::test]
+    async fn a_job_with_another_end_than_was_meant_is_complained_of() {
+        let gitlab = GitlabMock::start(gitlab_mock::Config::default()).await.unwrap();
+        let runner = gitlab.add_runner("glrt-demo");
+        let mut kinds = BTreeMap::new();
+        for kind in [Kind::Build, Kind::Audit, Kind::Soak] {
+            let job = gitlab.enqueue(&runner, gitlab_mock::JobBuilder::new("x"));
+            job.drop_with("script_failure");
+            kinds.insert(job.id(), kind);
+        }
+        let (outcome, complaints) = judge(&gitlab, &Model::new(5), &kinds);
+        assert_eq!(
+            (outcome.jobs.otherwise, outcome.jobs.succeeded, outcome.jobs.failed_as_intended),
+            (5, 0, 0)
+        );
+        let ended =
+            complaints.iter().filter(|text| text.contains("ended as failed (script_failure)")).count();
+        assert_eq!((ended, complaints.last().unwrap().as_str()), (3, "2 jobs never arrived"));
+    }
+
+    #[test]
+    fn what_the_manager_leaves_is_complained_of() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("demo-1")).unwrap();
+        let ended =
+            Ended { unfinished: vec![7], left_behind: vec!["demo: instance x".to_owned()], forced: true };
+        let complaints = leftovers(&ended, dir.path(), &Model::new(0)).join("\n");
+        for part in ["job 7 was left unfinished", "left behind: demo: instance x", "a directory is left"] {
+            assert!(complaints.contains(part), "{complaints}");
+        }
+        let ended = Ended { unfinished: Vec::new(), left_behind: Vec::new(), forced: false };
+        assert_eq!(leftovers(&ended, &dir.path().join("none"), &Model::new(0)), Vec::<String>::new());
     }
 
     #[test]

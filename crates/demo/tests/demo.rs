@@ -1,5 +1,7 @@
 //! The demonstration from end to end: real git, real SSH servers, real processes.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
@@ -49,6 +51,7 @@ async fn six_jobs_arrive_run_on_instances_and_leave_nothing() {
     assert_eq!((summary.jobs.total, summary.jobs.succeeded, summary.jobs.failed_as_intended), (6, 5, 1));
     assert_eq!(summary.violations, 0);
     assert!(summary.instances.started >= 1);
+    assert_eq!(summary.instances.left, 0);
     assert!(summary.instances.seconds_used >= summary.instances.seconds_packed);
     assert!(summary.instances.seconds_packed >= summary.instances.seconds_least);
     for event in [

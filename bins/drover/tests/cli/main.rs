@@ -4,6 +4,7 @@
 
 mod check;
 mod completion;
+mod demo;
 mod list;
 mod register;
 mod run;

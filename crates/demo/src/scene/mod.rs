@@ -21,9 +21,9 @@ const FULL_HOUSE: f64 = 40.0;
 /// Parts of the jobs: when the part begins, how long it takes to arrive, and the share that has arrived at its end.
 const BURSTS: [Burst; 4] = [
     Burst { at: 0.2, during: 0.0, until_share: 0.20 },
-    Burst { at: 11.0, during: 0.0, until_share: 0.55 },
-    Burst { at: 18.0, during: 7.0, until_share: 0.70 },
-    Burst { at: 29.0, during: 0.0, until_share: 1.0 },
+    Burst { at: 12.0, during: 0.0, until_share: 0.55 },
+    Burst { at: 19.0, during: 8.0, until_share: 0.70 },
+    Burst { at: 34.0, during: 0.0, until_share: 1.0 },
 ];
 /// When the job arrives whose instance is killed: in the pause after the first burst, so that it is alone there.
 const SOAK_AT: f64 = 6.0;
@@ -211,8 +211,8 @@ mod tests {
     fn forty_jobs_arrive_in_bursts_of_eight_fourteen_six_and_twelve() {
         let planned = plan(40, false, 1);
         let at = |second: f64| planned.iter().filter(|job| job.at == Duration::from_secs_f64(second)).count();
-        assert_eq!((at(0.2), at(11.0), at(29.0)), (8, 14, 12));
-        let trickle: Vec<_> = planned.iter().filter(|job| (18..29).contains(&job.at.as_secs())).collect();
+        assert_eq!((at(0.2), at(12.0), at(34.0)), (8, 14, 12));
+        let trickle: Vec<_> = planned.iter().filter(|job| (19..34).contains(&job.at.as_secs())).collect();
         assert_eq!(trickle.len(), 6);
         assert!(trickle.windows(2).all(|pair| pair[0].at < pair[1].at));
     }
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn few_jobs_show_everything_in_a_few_seconds() {
         let planned = plan(6, false, 1);
-        assert!(planned.last().unwrap().at < Duration::from_secs(5));
+        assert!(planned.last().unwrap().at < Duration::from_secs(6));
         for kind in [Kind::Deploy, Kind::Audit, Kind::Integration] {
             assert_eq!(planned.iter().filter(|job| job.kind == kind).count(), 1);
         }

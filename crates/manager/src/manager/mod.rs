@@ -1,11 +1,14 @@
 //! The loop: asks GitLab for jobs as the dispatcher allows, and runs what comes.
 
+mod entries;
+mod stop;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::{Config, Loaded, Runner, RunnerChange, Verdict};
+use config::{Config, Loaded, Runner, Verdict};
 use executors::{Executor, JobReport, JobRun, Reservation, run_job};
 use gitlab_api::{
     Client, JobCredentials, JobRequestOutcome, JobRequestReply, JobState, JobUpdate, ReceivedJob, RunnerInfo,
@@ -24,18 +27,6 @@ use crate::numbers::{Numbers, Taken};
 use crate::providers::{BuiltIn, Providers};
 use crate::runner::{EntryError, Identity, Surroundings, Working};
 use crate::watch::{JobIntake, Phase, RunnerWatch};
-
-/// How long requests under way may take to come back at a graceful shutdown: long enough for any answer that is on its
-/// way, so that no job is lost, and not as long as GitLab may hold a request.
-const REQUEST_PATIENCE: Duration = Duration::from_secs(2);
-/// Pauses between tries to bring an entry to work.
-const START_PAUSES: [Duration; 5] = [
-    Duration::from_secs(2),
-    Duration::from_secs(5),
-    Duration::from_secs(15),
-    Duration::from_secs(30),
-    Duration::from_secs(60),
-];
 
 /// What a manager is made of.
 pub struct ManagerOptions {
@@ -96,7 +87,6 @@ pub struct Manager {
     interrupt: watch::Sender<Option<Arc<str>>>,
     executors: watch::Sender<BTreeMap<String, Arc<dyn Executor>>>,
     initial: Option<Loaded>,
-    asking: bool,
 }
 
 struct Entry {
@@ -108,6 +98,12 @@ struct Entry {
     removed: bool,
     jobs: usize,
     watch: RunnerWatch,
+    /// Its executor is on its way.
+    starting: bool,
+    /// Its executor is shutting down.
+    retiring: bool,
+    /// Entries that wait for the end of this one, because they use the same instances.
+    successors: Vec<(Runner, Verdict)>,
 }
 
 enum Event {
@@ -116,6 +112,7 @@ enum Event {
     Ended { runner: RunnerIndex, report: Box<JobReport>, taken: Taken },
     Room(RunnerIndex),
     StartAgain(RunnerIndex, u32),
+    Retired(RunnerIndex),
 }
 
 // === impl ManagerOptions ===
@@ -179,7 +176,6 @@ impl Manager {
             interrupt: watch::Sender::new(None),
             executors: watch::Sender::new(BTreeMap::new()),
             initial: Some(options.loaded),
-            asking: true,
         }
     }
 
@@ -201,7 +197,7 @@ impl Manager {
             let wake = self.dispatcher.wake_at(self.now()).map(|at| self.clock + at);
             tokio::select! {
                 biased;
-                _ = shutdown.changed() => {}
+                () = told(&mut shutdown) => {}
                 Some(event) = self.inbox.recv() => self.handle(event),
                 Some(loaded) = control.reloads.recv() => self.reload(*loaded),
                 Some(_) = self.requests.join_next(), if !self.requests.is_empty() => {}
@@ -278,6 +274,7 @@ impl Manager {
             Event::Answered { runner, reply, reservation } => self.answered(runner, reply, reservation),
             Event::Ended { runner, report, taken } => self.ended(runner, *report, taken),
             Event::Room(runner) => self.dispatcher.room(runner),
+            Event::Retired(runner) => self.retired(runner),
         }
     }
 
@@ -467,285 +464,6 @@ impl Manager {
     }
 }
 
-// === impl Manager: entries ===
-
-impl Manager {
-    /// Brings all entries of the first configuration to work.
-    fn begin(&mut self, loaded: &Loaded) {
-        self.reporter.observer.configured(&self.config);
-        let verdicts = self.verdicts(loaded);
-        for (runner, verdict) in loaded.config.runners.iter().zip(verdicts) {
-            self.add(runner.clone(), verdict);
-        }
-    }
-
-    fn verdicts(&self, loaded: &Loaded) -> Vec<Verdict> {
-        loaded.verdicts(&self.around.providers.capabilities())
-    }
-
-    fn add(&mut self, runner: Runner, verdict: Verdict) {
-        if let Verdict::Refused(why) = verdict {
-            tracing::error!(runner = runner.label(), %why, "this runner entry takes no jobs; the others do");
-            return;
-        }
-        self.next_index += 1;
-        let index = RunnerIndex(self.next_index);
-        let entry = Entry {
-            watch: self.reporter.observer.runner_added(&runner),
-            label: runner.label(),
-            runner,
-            working: None,
-            numbers: Numbers::default(),
-            removed: false,
-            jobs: 0,
-        };
-        self.runners.insert(index, entry);
-        self.start(index, 0);
-    }
-
-    fn start(&mut self, index: RunnerIndex, tries: u32) {
-        let Some(entry) = self.runners.get(&index).filter(|entry| !entry.removed) else { return };
-        let (runner, config, around) = (entry.runner.clone(), self.config.clone(), Arc::clone(&self.around));
-        let (events, watch) = (self.events.clone(), entry.watch.clone());
-        tokio::spawn(async move {
-            let outcome = Working::start(runner, &config, &around, &watch).await;
-            let _ = events.send(Event::Started(index, Box::new(outcome), tries));
-        });
-    }
-
-    fn started(&mut self, index: RunnerIndex, outcome: Result<Working, EntryError>, tries: u32) {
-        let Some(entry) = self.runners.get_mut(&index) else { return };
-        match outcome {
-            Ok(working) => {
-                tracing::info!(
-                    runner = entry.label,
-                    executor = working.executor.kind(),
-                    "runner entry takes jobs"
-                );
-                self.dispatcher.set_runner(index, working.limits());
-                self.reporter.observer.runner_started(&entry.label);
-                if let Some(requests) = self.dispatcher.requests(index, self.clock.elapsed()) {
-                    entry.watch.entry.requests(&requests);
-                }
-                let label = entry.label.clone();
-                let executor = Arc::clone(&working.executor);
-                entry.working = Some(working);
-                self.executors.send_modify(|all| {
-                    all.insert(label, executor);
-                });
-                self.retire_if_done(index);
-            }
-            Err(error) => {
-                let error: &(dyn std::error::Error + 'static) = &error;
-                if entry.removed {
-                    self.runners.remove(&index);
-                } else if let Some(pause) = pause_before_retry(error, tries) {
-                    tracing::error!(
-                        runner = entry.label,
-                        error = chain(error),
-                        ?pause,
-                        "runner entry cannot work yet; it is tried again"
-                    );
-                    let events = self.events.clone();
-                    tokio::spawn(async move {
-                        tokio::time::sleep(pause).await;
-                        let _ = events.send(Event::StartAgain(index, tries + 1));
-                    });
-                } else {
-                    tracing::error!(
-                        runner = entry.label,
-                        error = chain(error),
-                        "this runner entry takes no jobs; the others do"
-                    );
-                }
-            }
-        }
-    }
-
-    /// Puts another configuration in force. Running jobs keep what they started with.
-    fn reload(&mut self, loaded: Loaded) {
-        let verdicts = self.verdicts(&loaded);
-        let diff = self.config.diff(&loaded.config);
-        for change in diff.global.iter().filter(|change| change.reload == config::Reload::Restart) {
-            tracing::warn!(key = change.key, "the changed key takes effect after a restart");
-        }
-        let old = std::mem::replace(&mut self.config, loaded.config);
-        self.reporter.observer.configured(&self.config);
-        self.dispatcher.configure(self.config.concurrent() as usize, self.config.check_interval());
-        for change in diff.runners {
-            match change {
-                RunnerChange::Same { .. } => {}
-                RunnerChange::Changed { old: before, new, changes } => {
-                    let runner = self.config.runners[new].clone();
-                    let restart = changes.iter().any(|change| change.reload == config::Reload::Restart);
-                    let at = self.position(&old.runners[before]);
-                    match (at, &verdicts[new]) {
-                        (Some(index), Verdict::Runnable) if !restart => self.change(index, runner),
-                        (Some(index), verdict) => {
-                            self.remove(index);
-                            self.add(runner, verdict.clone());
-                        }
-                        (None, verdict) => self.add(runner, verdict.clone()),
-                    }
-                }
-                RunnerChange::Added { new } => {
-                    self.add(self.config.runners[new].clone(), verdicts[new].clone());
-                }
-                RunnerChange::Removed { old: before } => {
-                    if let Some(index) = self.position(&old.runners[before]) {
-                        self.remove(index);
-                    }
-                }
-            }
-        }
-        self.dispatcher.clear_health();
-        tracing::info!(
-            runners = self.runners.len(),
-            concurrent = self.config.concurrent(),
-            "configuration loaded"
-        );
-    }
-
-    fn position(&self, runner: &Runner) -> Option<RunnerIndex> {
-        let same = |entry: &Entry| {
-            !entry.removed
-                && entry.runner.name() == runner.name()
-                && entry.runner.short_token() == runner.short_token()
-        };
-        self.runners.iter().find(|(_, entry)| same(entry)).map(|(index, _)| *index)
-    }
-
-    fn change(&mut self, index: RunnerIndex, runner: Runner) {
-        let Some(entry) = self.runners.get_mut(&index) else { return };
-        entry.runner = runner.clone();
-        entry.watch.entry.changed(&runner);
-        if let Some(working) = entry.working.as_mut() {
-            working.reconfigure(runner, &self.around);
-            self.dispatcher.set_runner(index, working.limits());
-            tracing::info!(runner = entry.label, "runner entry changed");
-        } else {
-            self.start(index, 0);
-        }
-    }
-
-    fn remove(&mut self, index: RunnerIndex) {
-        let Some(entry) = self.runners.get_mut(&index) else { return };
-        entry.removed = true;
-        tracing::info!(
-            runner = entry.label,
-            jobs = entry.jobs,
-            "runner entry removed; its jobs run to their end"
-        );
-        self.dispatcher.remove_runner(index);
-        self.retire_if_done(index);
-    }
-
-    /// The executor of a removed entry ends after its last job.
-    fn retire_if_done(&mut self, index: RunnerIndex) {
-        let done = self.runners.get(&index).is_some_and(|entry| entry.removed && entry.jobs == 0);
-        if !done {
-            return;
-        }
-        let Some(entry) = self.runners.remove(&index) else { return };
-        let Some(working) = entry.working else { return };
-        self.executors.send_modify(|all| {
-            let ours = all.get(&entry.label).is_some_and(|executor| Arc::ptr_eq(executor, &working.executor));
-            if ours {
-                all.remove(&entry.label);
-            }
-        });
-        tokio::spawn(async move {
-            for left in working.executor.shutdown().await {
-                tracing::warn!(runner = entry.label, left, "left behind");
-            }
-        });
-    }
-}
-
-// === impl Manager: the end ===
-
-impl Manager {
-    async fn stop(mut self, mut shutdown: watch::Receiver<Shutdown>) -> Ended {
-        self.asking = false;
-        let mut forced = self.escalate(&shutdown.borrow_and_update().clone());
-        if forced.is_none() {
-            tracing::info!("Starting graceful shutdown, waiting for builds to finish");
-            self.reporter.observer.phase(Phase::GracefulShutdown);
-        }
-        let patience = Instant::now() + REQUEST_PATIENCE;
-        let mut requests_over = false;
-        loop {
-            let (jobs, asking) = self.dispatcher.load();
-            if asking > 0 && !requests_over && Instant::now() >= patience {
-                requests_over = true;
-                self.requests.abort_all();
-            }
-            if jobs == 0 && (asking == 0 || requests_over) && self.inbox.is_empty() {
-                break;
-            }
-            if forced.is_some_and(|end| Instant::now() >= end) {
-                break;
-            }
-            let wait_for_requests = (asking > 0 && !requests_over).then_some(patience);
-            let next = [forced, wait_for_requests].into_iter().flatten().min();
-            tokio::select! {
-                biased;
-                changed = shutdown.changed(), if forced.is_none() => {
-                    // Without a sender nobody can escalate any more.
-                    if changed.is_ok() {
-                        forced = self.escalate(&shutdown.borrow_and_update().clone());
-                    } else {
-                        tokio::task::yield_now().await;
-                    }
-                }
-                Some(event) = self.inbox.recv() => self.handle(event),
-                () = sleep_until(next) => {}
-            }
-        }
-        let unfinished: Vec<u64> = self.reporter.jobs.list().iter().map(|line| line.job).collect();
-        if !unfinished.is_empty() {
-            tracing::error!(jobs = ?unfinished, "jobs had not ended when the time for the shutdown was over");
-        }
-        let left_behind = self.shut_executors_down().await;
-        Ended { unfinished, left_behind, forced: forced.is_some() }
-    }
-
-    /// Interrupts running jobs if the shutdown is a forceful one; returns when its time is over.
-    fn escalate(&self, state: &Shutdown) -> Option<Instant> {
-        let Shutdown::Forceful(signal) = state else { return None };
-        tracing::warn!(%signal, "Starting forceful shutdown");
-        self.reporter.observer.phase(Phase::ForcefulShutdown);
-        self.interrupt.send_replace(Some(Arc::clone(signal)));
-        Some(Instant::now() + self.config.shutdown_timeout())
-    }
-
-    async fn shut_executors_down(&mut self) -> Vec<String> {
-        let mut all = JoinSet::new();
-        for entry in std::mem::take(&mut self.runners).into_values() {
-            if let Some(working) = entry.working {
-                all.spawn(async move {
-                    let left = working.executor.shutdown().await;
-                    left.into_iter().map(|text| format!("{}: {text}", entry.label)).collect::<Vec<_>>()
-                });
-            }
-        }
-        let end = Instant::now() + self.config.shutdown_timeout();
-        let mut left_behind = Vec::new();
-        loop {
-            match tokio::time::timeout_at(end, all.join_next()).await {
-                Ok(Some(Ok(left))) => left_behind.extend(left),
-                Ok(Some(Err(error))) => left_behind.push(format!("an executor ended abnormally: {error}")),
-                Ok(None) => break,
-                Err(_) => {
-                    left_behind.push("an executor did not shut down in time".to_owned());
-                    break;
-                }
-            }
-        }
-        left_behind
-    }
-}
-
 // === helpers ===
 
 /// Tells GitLab that a job that cannot be read has failed, so that it does not wait for its timeout.
@@ -780,33 +498,16 @@ fn exports_stages(received: &ReceivedJob, runner: &Runner) -> bool {
     of_job.or_else(|| runner.feature_flag(FLAG)).unwrap_or(false)
 }
 
-/// Failures of the cloud pass; mistakes in the entry do not.
-fn pause_before_retry(error: &(dyn std::error::Error + 'static), tries: u32) -> Option<Duration> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(group) = error.downcast_ref::<fleeting::GroupError>() {
-            let last = START_PAUSES.len() - 1;
-            return (!group.needs_operator()).then(|| START_PAUSES[(tries as usize).min(last)]);
-        }
-        cause = error.source();
-    }
-    None
-}
-
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
 async fn sleep_until(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Completes when the shutdown goes a step further; never once nobody is left who could say so.
+async fn told(shutdown: &mut watch::Receiver<Shutdown>) {
+    if shutdown.changed().await.is_err() {
+        std::future::pending().await
     }
 }

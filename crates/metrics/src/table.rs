@@ -245,7 +245,7 @@ table! {
         "How often each reason began to hold."
     Policy = "drover_policy_index" Gauge Runner [] Drover Decisions
         "Position of the policy in force, from 0; -1 if none matches."
-    PolicyIdleCount = "drover_policy_idle_count" Gauge Runner [] Drover Decisions
+    PolicyIdleCount = "drover_policy_idle_minimum" Gauge Runner [] Drover Decisions
         "`idle_count` of the policy in force."
     PolicyIdleTime = "drover_policy_idle_time_seconds" Gauge Runner [] Drover Decisions
         "`idle_time` of the policy in force."
@@ -370,6 +370,16 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn names_follow_the_rules_of_prometheus() {
+        for row in TABLE {
+            let suffixes_of_histograms = ["_count", "_sum", "_bucket"];
+            assert!(!suffixes_of_histograms.iter().any(|end| row.name.ends_with(end)), "{}", row.name);
+            assert!(!row.help.is_empty() && row.help.ends_with('.'), "{}", row.name);
+            assert!(!row.all_labels().any(|label| matches!(label, "le" | "quantile")), "{}", row.name);
+        }
+    }
 
     #[test]
     fn each_name_is_defined_once_and_counters_say_total() {

@@ -87,7 +87,7 @@ fn file(at: &KeyPath, path: &PathBuf, written: &str, purpose: Purpose, findings:
     };
     match (problem, purpose) {
         (Some(problem), Purpose::Key | Purpose::Needed) => {
-            findings.error("file", at, problem, "a relative path starts at the directory of the process");
+            findings.error("file", at, problem, "a relative path starts at the folder of the configuration file");
         }
         (Some(problem), Purpose::Optional) => {
             findings.warning(

@@ -1,0 +1,8 @@
+//! What is measured, one file each.
+
+pub(crate) mod decision;
+pub(crate) mod idle;
+pub(crate) mod latency;
+pub(crate) mod log;
+pub(crate) mod sleeping;
+pub(crate) mod throughput;

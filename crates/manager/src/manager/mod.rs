@@ -329,9 +329,12 @@ impl Manager {
         if !answer.is_job() {
             self.reporter.observer.asked_in_vain(&label);
         }
+        let healthy = |dispatcher: &Dispatcher| {
+            dispatcher.requests(runner, now).is_none_or(|requests| requests.healthy)
+        };
+        let was_healthy = healthy(&self.dispatcher);
         self.dispatcher.answered(runner, answer, now);
-        let unhealthy = self.dispatcher.requests(runner, now).is_some_and(|requests| !requests.healthy);
-        if unhealthy && answer == Answer::Refused {
+        if was_healthy && !healthy(&self.dispatcher) {
             entry.watch.entry.turned_unhealthy();
             entry.watch.entry.passed_over();
         }
@@ -494,8 +497,11 @@ fn url_of(received: &ReceivedJob, runner: &Runner) -> String {
 /// The durations of the job's stages are wanted; the job's word counts before its runner's.
 fn exports_stages(received: &ReceivedJob, runner: &Runner) -> bool {
     const FLAG: &str = "FF_EXPORT_HIGH_CARDINALITY_METRICS";
-    let of_job = received.job.variable(FLAG).and_then(|variable| variable.value.parse().ok());
-    of_job.or_else(|| runner.feature_flag(FLAG)).unwrap_or(false)
+    match received.job.variable(FLAG) {
+        // Go's words for true, as for every feature flag.
+        Some(of_job) => matches!(of_job.value.as_str(), "1" | "t" | "T" | "true" | "True" | "TRUE"),
+        None => runner.feature_flag(FLAG).unwrap_or(false),
+    }
 }
 
 async fn sleep_until(instant: Option<Instant>) {

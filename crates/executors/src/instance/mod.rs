@@ -253,7 +253,8 @@ impl Executor for InstanceExecutor {
         request: &PrepareRequest,
         log: &JobLog,
     ) -> Result<Box<dyn Environment>, PrepareError> {
-        let end = Instant::now() + request.timeout.min(self.acquire_timeout);
+        let bound = request.timeout.min(self.acquire_timeout);
+        let end = Instant::now() + bound;
         let Ok(seat) = reservation.into_any().downcast::<Seat>() else {
             return Err(PrepareError::System("the reservation is of another executor".to_owned()));
         };
@@ -261,7 +262,8 @@ impl Executor for InstanceExecutor {
         log.line(LineKind::Plain, "Preparing instance...");
         let mut tried = 1;
         loop {
-            let left = end.saturating_duration_since(Instant::now());
+            // The bound as it is set is what people recognise.
+            let left = if tried == 1 { bound } else { end.saturating_duration_since(Instant::now()) };
             let acquisition = self.acquire(reservation, left, log).await?;
             self.say_dialing(&acquisition, log).await;
             match self.connect(&acquisition, log).await {

@@ -74,6 +74,7 @@ impl Entry {
             .set("autoscaler.update_interval", "1s")
             .set("autoscaler.update_interval_when_expecting", "100ms")
             .set("autoscaler.shutdown_deletion_interval", "100ms")
+            .set("autoscaler.shutdown_deletion_retries", 200)
             .policy([("idle_count", 0.into()), ("idle_time", "10m".into())])
     }
 
@@ -134,7 +135,9 @@ impl Setup {
             trace_update_interval: Some(std::time::Duration::from_secs(1)),
             ..GitlabConfig::default()
         };
-        Self { gitlab, global: Table::new(), entries: Vec::new() }.set("concurrent", 10).set("check_interval", 1)
+        Self { gitlab, global: Table::new(), entries: Vec::new() }
+            .set("concurrent", 10)
+            .set("check_interval", 1)
     }
 
     /// Adds a runner entry.
@@ -168,7 +171,6 @@ impl Setup {
     /// # Panics
     /// When a key was set to something that TOML has not.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "this fails a test")]
     pub fn text(&self, url: &str, folder: &Path) -> String {
         let mut file = self.global.clone();
         let entries: Vec<Value> =

@@ -47,8 +47,12 @@ impl Finished {
     #[track_caller]
     pub fn failed(self, reason: &str, exit_code: Option<i64>) -> Self {
         self.hold(self.view.state == JobState::Failed, "failed");
-        let (found, code) = (self.view.failure_reason.as_deref(), self.view.exit_code.filter(|&code| code != 0));
-        self.hold((found, code) == (Some(reason), exit_code), &format!("failed with {reason}, {exit_code:?}"));
+        let (found, code) =
+            (self.view.failure_reason.as_deref(), self.view.exit_code.filter(|&code| code != 0));
+        self.hold(
+            (found, code) == (Some(reason), exit_code),
+            &format!("failed with {reason}, {exit_code:?}"),
+        );
         if !self.view.ended_by_server {
             let last = self.last_line();
             self.hold(last.starts_with("ERROR: Job failed"), "says that it failed");

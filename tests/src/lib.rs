@@ -17,6 +17,12 @@
 //! GitLab has verified, no secret in it. [`World::stop`] does the same for the manager: nothing may be left on the machine.
 //! When a test fails, its world prints the ends of the job logs and the manager's log.
 
+#![expect(
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "what goes wrong here fails a test, which then shows all that is known"
+)]
+
 mod captured;
 mod entry;
 mod finished;
@@ -29,7 +35,7 @@ mod world;
 pub use captured::Captured;
 pub use entry::{Entry, Setup};
 pub use finished::Finished;
-pub use machine::{PATIENCE, eventually, memory_peak, processes_in, within};
+pub use machine::{PATIENCE, eventually, memory_peak, processes_in, processes_with, within};
 pub use plain::plain;
 pub use program::{Drover, Program, bin};
 pub use sshd::Sshd;

@@ -17,7 +17,6 @@ const LOOK: Duration = Duration::from_millis(10);
 /// When it does not complete.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     let waited = tokio::time::timeout(PATIENCE, future).await;
-    #[expect(clippy::panic, reason = "this fails a test")]
     waited.unwrap_or_else(|_| panic!("not reached within {PATIENCE:?}: {what}"))
 }
 
@@ -47,6 +46,16 @@ pub fn processes_in(folder: &Path) -> BTreeMap<i32, String> {
         }
     }
     found
+}
+
+/// Living processes whose command line holds this text.
+#[must_use]
+pub fn processes_with(text: &str) -> Vec<i32> {
+    let holds = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).replace('\0', " ").contains(text) && is_alive(*pid)
+    };
+    pids().filter(holds).collect()
 }
 
 /// All processes below this one.

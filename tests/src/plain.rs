@@ -9,7 +9,8 @@ const HEADER: usize = 32;
 pub fn plain(log: &str) -> String {
     let mut text = String::with_capacity(log.len());
     for line in log.split_inclusive('\n') {
-        let Some((header, rest)) = line.split_at_checked(HEADER).filter(|(header, _)| is_header(header)) else {
+        let Some((header, rest)) = line.split_at_checked(HEADER).filter(|(header, _)| is_header(header))
+        else {
             text.push_str(line);
             continue;
         };
@@ -23,7 +24,11 @@ pub fn plain(log: &str) -> String {
 
 fn is_header(text: &str) -> bool {
     let bytes = text.as_bytes();
-    bytes[4] == b'-' && bytes[10] == b'T' && bytes[26] == b'Z' && bytes[27] == b' ' && b" +".contains(&bytes[31])
+    bytes[4] == b'-'
+        && bytes[10] == b'T'
+        && bytes[26] == b'Z'
+        && bytes[27] == b' '
+        && b" +".contains(&bytes[31])
 }
 
 /// Takes out escape sequences of colours and line erasing, and `section_...` up to its carriage return.

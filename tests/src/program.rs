@@ -20,7 +20,6 @@ use crate::machine::{eventually, within};
 /// # Panics
 /// When it was not built.
 #[must_use]
-#[expect(clippy::expect_used, reason = "this fails a test")]
 pub fn bin(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
     // target/<profile>/deps/<test>
@@ -52,7 +51,6 @@ impl Program {
     /// # Panics
     /// When it does not start.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "this fails a test")]
     pub fn start(name: &str, arguments: &[&str], folder: &Path) -> Self {
         let mut child = Command::new(bin(name))
             .args(arguments)
@@ -88,7 +86,6 @@ impl Program {
     ///
     /// # Panics
     /// When it has ended.
-    #[expect(clippy::expect_used, reason = "this fails a test")]
     pub fn signal(&self, signal: Signal) {
         assert_ne!(self.pid(), 0, "the program has ended");
         kill(Pid::from_raw(self.pid()), signal).expect("the program can be signalled");
@@ -106,7 +103,6 @@ impl Program {
     ///
     /// # Panics
     /// When it does not end.
-    #[expect(clippy::expect_used, reason = "this fails a test")]
     pub async fn ends(&mut self) -> Option<i32> {
         let status = within("the program ends", self.child.wait()).await.expect("its status is known");
         for reading in self.reading.drain(..) {
@@ -133,7 +129,6 @@ impl Drover {
     /// # Panics
     /// When it does not start.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "this fails a test")]
     pub fn start(setup: &Setup, url: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let config = folder.path().join("config.toml");
@@ -162,7 +157,6 @@ impl Drover {
 }
 
 /// Writes a file for its owner alone, in one step.
-#[expect(clippy::expect_used, reason = "this fails a test")]
 fn write(path: &Path, text: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     let fresh = path.with_extension("fresh");

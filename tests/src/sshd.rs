@@ -32,7 +32,6 @@ impl Sshd {
     /// # Panics
     /// When OpenSSH is not installed, or does not start.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "this fails a test")]
     pub fn configured(extra: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         keygen(&folder.path().join("host"));
@@ -49,7 +48,6 @@ impl Sshd {
     ///
     /// # Panics
     /// When OpenSSH is not installed, or does not start.
-    #[expect(clippy::expect_used, reason = "this fails a test")]
     pub fn launch(&mut self) {
         // The server of a system that was never booted lacks its folder for privilege separation.
         let _ = std::fs::create_dir_all("/run/sshd");
@@ -91,7 +89,6 @@ impl Sshd {
     /// # Panics
     /// When the user has no name.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "this fails a test")]
     pub fn user() -> String {
         User::from_uid(geteuid()).ok().flatten().expect("the user has a name").name
     }
@@ -127,14 +124,12 @@ impl Drop for Sshd {
     }
 }
 
-#[expect(clippy::expect_used, reason = "this fails a test")]
 fn keygen(path: &Path) {
     let done = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path).status();
     assert!(done.expect("tests need ssh-keygen (Debian: apt-get install openssh-client)").success());
 }
 
 /// `sshd` insists on being started by its full path.
-#[expect(clippy::expect_used, reason = "this fails a test")]
 fn program() -> PathBuf {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&folders)

@@ -43,7 +43,6 @@ impl World {
     ///
     /// # Panics
     /// When the setup makes no configuration.
-    #[expect(clippy::expect_used, reason = "this fails a test")]
     pub async fn observed(setup: Setup, observer: Arc<dyn Observer>) -> Self {
         let (log, capturing) = Captured::start();
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -60,8 +59,7 @@ impl World {
         };
         let identity =
             Identity { product, system_id: "s_0123456789ab".to_owned(), host: "manager".to_owned() };
-        let mut options =
-            ManagerOptions::new(Self::load(&setup, gitlab.url(), folder.path()), identity);
+        let mut options = ManagerOptions::new(Self::load(&setup, gitlab.url(), folder.path()), identity);
         options.base = folder.path().to_owned();
         options.spool = spool;
         options.observer = observer;
@@ -72,7 +70,6 @@ impl World {
         Self { gitlab, runners, control, view, log, setup, folder, ended, _capturing: capturing }
     }
 
-    #[expect(clippy::panic, reason = "this fails a test")]
     fn load(setup: &Setup, url: &str, folder: &Path) -> config::Loaded {
         let text = setup.text(url, folder);
         config::parse(&text, "config.toml", &|_| None).unwrap_or_else(|error| panic!("{error}\n{text}"))
@@ -109,7 +106,6 @@ impl World {
     ///
     /// # Panics
     /// When it does not end, or not as promised.
-    #[expect(clippy::panic, reason = "this fails a test")]
     pub async fn finished(&self, job: &Job) -> Finished {
         if let Err(error) = job.finished(PATIENCE).await {
             panic!("{error}");
@@ -135,7 +131,6 @@ impl World {
     ///
     /// # Panics
     /// When it does not come.
-    #[expect(clippy::panic, reason = "this fails a test")]
     pub async fn says(&self, job: &Job, text: &str) {
         if let Err(error) = job.log_contains(text, PATIENCE).await {
             panic!("no `{text}`: {error}");
@@ -147,7 +142,8 @@ impl World {
     /// # Panics
     /// When it does not come.
     pub async fn logs(&self, texts: &[&str]) {
-        eventually(&format!("the manager's log has a line with {texts:?}"), || self.log.has_line(texts)).await;
+        eventually(&format!("the manager's log has a line with {texts:?}"), || self.log.has_line(texts))
+            .await;
     }
 
     /// Ends the manager gracefully, and holds it to what is promised: all jobs ended, the protocol was kept, and no
@@ -165,7 +161,6 @@ impl World {
     ///
     /// # Panics
     /// When a promise is broken.
-    #[expect(clippy::expect_used, reason = "this fails a test")]
     pub async fn ends(mut self) -> Ended {
         let ended = self.ended.take().expect("the manager runs");
         let ended = within("the manager ends", ended).await.expect("the manager does not panic");
@@ -173,7 +168,12 @@ impl World {
         self.gitlab.assert_no_violations();
         let mut left = Vec::new();
         eventually("the instances are gone", || {
-            left = std::fs::read_dir(self.instances()).into_iter().flatten().flatten().map(|e| e.path()).collect();
+            left = std::fs::read_dir(self.instances())
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|e| e.path())
+                .collect();
             left.is_empty()
         })
         .await;

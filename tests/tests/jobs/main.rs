@@ -1,3 +1,12 @@
-//! What one job does, from its script to GitLab's page.
+//! What one job does, from its script to GitLab's page: on local instances, and over SSH on real OpenSSH servers.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail them")]
+
+mod cancel;
+mod output;
+mod page;
 mod results;
+mod shells;
+mod sources;
+mod timeouts;
+mod world;

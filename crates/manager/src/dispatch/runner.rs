@@ -149,8 +149,10 @@ impl RunnerState {
                 if now >= self.asked_at + interval {
                     self.early = 0;
                 }
-                // A server that says "again" without ever holding a request must not be asked in a loop.
-                if again && self.early < EARLY_REPEATS && !self.limits.strict_check_interval {
+                if self.asking >= self.request_limit() {
+                    // One of several that were made while there were jobs. None follows it, so those under way decide.
+                } else if again && self.early < EARLY_REPEATS && !self.limits.strict_check_interval {
+                    // A server that says "again" without ever holding a request must not be asked in a loop.
                     self.early += 1;
                     self.not_before = now;
                 } else {

@@ -184,3 +184,22 @@ fn a_held_request_is_repeated_at_once_but_not_in_a_loop() {
     d.answered(A, JOB, at(60));
     assert_eq!(d.load(), (1, 0));
 }
+
+#[test]
+fn requests_that_came_too_late_for_a_job_cost_no_credit() {
+    let mut d = dispatcher(100, &[(A, RunnerLimits { request_concurrency: 10, ..limits() })]);
+    d.next(at(10)).unwrap();
+    for _ in 0..12 {
+        d.answered(A, JOB, at(10));
+        while d.next(at(10)).is_some() {}
+    }
+    let (_, late) = d.load();
+    assert_eq!(late, 4, "several requests are made while there are jobs");
+    for _ in 0..late {
+        d.answered(A, AGAIN, at(10));
+    }
+    assert!(d.next(at(10)).is_some(), "one request waits at GitLab for the next job");
+    assert_eq!(d.next(at(10)), None, "and only one");
+    d.answered(A, AGAIN, at(10));
+    assert!(d.next(at(10)).is_some(), "another one fetches that job at once");
+}

@@ -153,6 +153,10 @@ impl World {
     /// When a promise is broken.
     pub async fn stop(self) {
         self.control.stop_gracefully();
+        // Requests that wait at GitLab would be given up after a while; answered, they do not take that long.
+        for runner in &self.runners {
+            runner.tick();
+        }
         let ended = self.ends().await;
         assert!(!ended.forced, "{ended:?}");
     }

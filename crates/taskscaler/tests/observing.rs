@@ -98,8 +98,7 @@ async fn calls_are_heard_with_their_outcome_and_equal_decisions_once() {
 
     let before = *notes.decisions.lock().unwrap();
     tokio::time::sleep(Duration::from_secs(4 * 3600)).await;
-    let listings =
-        notes.calls.lock().unwrap().iter().filter(|call| call.kind == CallKind::Update).count();
+    let listings = notes.calls.lock().unwrap().iter().filter(|call| call.kind == CallKind::Update).count();
     assert!(listings > 200, "the group is listed each minute");
     assert!(*notes.decisions.lock().unwrap() < before + 10, "listings without news are no decisions");
 }

@@ -87,7 +87,12 @@ fn file(at: &KeyPath, path: &PathBuf, written: &str, purpose: Purpose, findings:
     };
     match (problem, purpose) {
         (Some(problem), Purpose::Key | Purpose::Needed) => {
-            findings.error("file", at, problem, "a relative path starts at the folder of the configuration file");
+            findings.error(
+                "file",
+                at,
+                problem,
+                "a relative path starts at the folder of the configuration file",
+            );
         }
         (Some(problem), Purpose::Optional) => {
             findings.warning(

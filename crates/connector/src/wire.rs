@@ -5,17 +5,21 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// russh reads a packet in two steps, its length first. With a buffer that holds most packets whole, that is one system call
+/// where it would be two, and one for several small packets. There is one per connection, so it is small.
+const READ_BUFFER: usize = 16 << 10;
 
 /// A stream that can be cut from outside and that does not wait for ever to write.
 ///
 /// russh's event loop sends keepalives only while it is not writing, so a peer that freezes while much is sent to it would
 /// not be noticed; and a handshake that is given up would go on in russh's task.
 pub(crate) struct Wire {
-    stream: TcpStream,
+    stream: BufReader<TcpStream>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     /// How long a write may be stuck.
     patience: Duration,
@@ -26,7 +30,12 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) fn new(stream: TcpStream, cut: CancellationToken, patience: Duration) -> Self {
-        Self { stream, cut: Box::pin(cut.cancelled_owned()), patience, stuck: None }
+        Self {
+            stream: BufReader::with_capacity(READ_BUFFER, stream),
+            cut: Box::pin(cut.cancelled_owned()),
+            patience,
+            stuck: None,
+        }
     }
 
     fn poll_cut(&mut self, cx: &mut Context<'_>) -> Option<io::Error> {

@@ -1,5 +1,7 @@
 //! Values of flags and of the environment variables behind them. An empty variable means that it is not set.
 
+use std::convert::Infallible;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::archive::{Format, Level};
@@ -31,13 +33,13 @@ pub(crate) fn never(text: &str) -> Result<Duration, String> {
     or(text, Duration::ZERO)
 }
 
-/// Whole minutes; ten if empty, and none (no limit) for zero.
-pub(crate) fn minutes(text: &str) -> Result<Option<Duration>, String> {
+/// Whole minutes; ten if empty.
+pub(crate) fn minutes(text: &str) -> Result<Duration, String> {
     let minutes: u64 = match text {
         "" => 10,
         text => text.parse().map_err(|_| format!("`{text}` is no number of minutes"))?,
     };
-    Ok((minutes > 0).then(|| Duration::from_secs(minutes.saturating_mul(60))))
+    Ok(Duration::from_secs(minutes.saturating_mul(60)))
 }
 
 pub(crate) fn format(text: &str) -> Result<Format, String> {
@@ -62,6 +64,12 @@ pub(crate) fn job_id(text: &str) -> Result<u64, String> {
         "" => Ok(0),
         text => text.parse().map_err(|_| format!("`{text}` is no number of a job")),
     }
+}
+
+/// A path; the parser of the library refuses empty ones.
+#[expect(clippy::unnecessary_wraps, reason = "that is what the argument parser calls")]
+pub(crate) fn path(text: &str) -> Result<PathBuf, Infallible> {
+    Ok(text.into())
 }
 
 fn or(text: &str, default: Duration) -> Result<Duration, String> {

@@ -57,7 +57,7 @@ pub(super) fn write(
             };
             let packer = match &mut packer {
                 Some(packer) => packer,
-                none => none.insert(zstd::bulk::Compressor::new(level).map_err(failed)?),
+                none => none.insert(compressor(level).map_err(failed)?),
             };
             Ok(Frame { bytes: packer.compress(&tar).map_err(failed)?, odd })
         }
@@ -70,6 +70,13 @@ pub(super) fn write(
         out.write_all(&frame.bytes).map_err(ArchiveError::Write)
     })?;
     out.flush().map_err(ArchiveError::Write)
+}
+
+/// Its frames carry a checksum, for tar has none of its own.
+fn compressor(level: i32) -> std::io::Result<zstd::bulk::Compressor<'static>> {
+    let mut compressor = zstd::bulk::Compressor::new(level)?;
+    compressor.include_checksum(true)?;
+    Ok(compressor)
 }
 
 /// Cuts the entries into batches of about a frame.

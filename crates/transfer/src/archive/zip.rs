@@ -79,7 +79,9 @@ pub(super) fn write(
                 console.warning(&format!("{}: has vanished and is left out", entry.path.display()));
                 Ok(())
             }
-            content => writer.piece(entry, piece.first, piece.last, content).map_err(ArchiveError::Write),
+            content @ (Content::Stored { .. } | Content::Packed { .. }) => {
+                writer.piece(entry, piece.first, piece.last, content).map_err(ArchiveError::Write)
+            }
         }
     })?;
     writer.finish().map_err(ArchiveError::Write)
@@ -296,7 +298,7 @@ fn dos_time(stamp: Stamp) -> (u16, u16) {
     let Some(year) = time.year().checked_sub(1980).filter(|year| (0..128).contains(year)) else {
         return FIRST;
     };
-    let clock = time.hour() << 11 | time.minute() << 5 | time.second() / 2;
+    let clock = (time.hour() << 11) | (time.minute() << 5) | (time.second() / 2);
     let date = year.cast_unsigned() << 9 | time.month() << 5 | time.day();
     (u16::try_from(clock).unwrap_or(0), u16::try_from(date).unwrap_or(FIRST.1))
 }

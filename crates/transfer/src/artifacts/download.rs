@@ -26,7 +26,7 @@ pub struct DownloadArgs {
         default_value = "false", value_parser = crate::flags::boolean, action = clap::ArgAction::Set)]
     pub direct_download: bool,
     /// Where the archive is kept while it is extracted
-    #[arg(long, env = "ARCHIVER_STAGING_DIR", default_value = "", value_name = "DIR", value_parser = path)]
+    #[arg(long, env = "ARCHIVER_STAGING_DIR", default_value = "", value_name = "DIR", value_parser = crate::flags::path)]
     pub archiver_staging_dir: PathBuf,
     /// Further tries after a failure that may pass
     #[arg(long, default_value_t = 2)]
@@ -143,11 +143,6 @@ async fn keep(
             Err(error) => return Ok(Err(error)),
         }
     }
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "that is what the argument parser calls")]
-fn path(text: &str) -> Result<PathBuf, std::convert::Infallible> {
-    Ok(text.into())
 }
 
 // === impl DownloadArgs ===

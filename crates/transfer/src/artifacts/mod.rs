@@ -26,14 +26,14 @@ pub struct Coordinator {
     #[arg(long, env = "CI_JOB_ID", default_value = "0", value_parser = crate::flags::job_id)]
     pub id: u64,
     /// Certificate authorities to trust beside those of the system
-    #[arg(long, env = "CI_SERVER_TLS_CA_FILE", value_name = "FILE")]
-    pub tls_ca_file: Option<PathBuf>,
+    #[arg(long, env = "CI_SERVER_TLS_CA_FILE", default_value = "", value_name = "FILE", value_parser = crate::flags::path)]
+    pub tls_ca_file: PathBuf,
     /// Client certificate
-    #[arg(long, env = "CI_SERVER_TLS_CERT_FILE", value_name = "FILE")]
-    pub tls_cert_file: Option<PathBuf>,
+    #[arg(long, env = "CI_SERVER_TLS_CERT_FILE", default_value = "", value_name = "FILE", value_parser = crate::flags::path)]
+    pub tls_cert_file: PathBuf,
     /// Key of the client certificate
-    #[arg(long, env = "CI_SERVER_TLS_KEY_FILE", value_name = "FILE")]
-    pub tls_key_file: Option<PathBuf>,
+    #[arg(long, env = "CI_SERVER_TLS_KEY_FILE", default_value = "", value_name = "FILE", value_parser = crate::flags::path)]
+    pub tls_key_file: PathBuf,
 }
 
 /// Why a command failed. The text is the last line of its log.
@@ -102,7 +102,7 @@ impl Coordinator {
     }
 
     fn options(&self) -> ClientOptions {
-        let given = |path: &Option<PathBuf>| path.clone().filter(|path| !path.as_os_str().is_empty());
+        let given = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
         ClientOptions {
             tls: TlsFiles {
                 ca_file: given(&self.tls_ca_file),

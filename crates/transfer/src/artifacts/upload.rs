@@ -400,9 +400,53 @@ impl Default for UploadArgs {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use test_case::test_case;
 
     use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_read_ends_the_upload_at_once() {
+        // Accepts connections and never answers.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let options = UploadArgs {
+            coordinator: Coordinator {
+                url: format!("http://{}", listener.local_addr().unwrap()),
+                token: "t".into(),
+                id: 1,
+                ..Coordinator::default()
+            },
+            ..UploadArgs::default()
+        };
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("was-a-file")).unwrap();
+        let (console, _) = Console::memory();
+        let entry = Entry {
+            path: "was-a-file".into(),
+            kind: Kind::File,
+            mode: 0o644,
+            size: 10 << 20,
+            modified: archive::Stamp::default(),
+            uid: 0,
+            gid: 0,
+        };
+        let source = Arc::new(Source {
+            root: directory.path().to_owned(),
+            entries: vec![entry],
+            format: Format::Zip,
+            level: Level::Default,
+            meter_every: Duration::ZERO,
+            console: console.clone(),
+        });
+        let client = Coordinator::client(options.coordinator.options()).unwrap();
+        let credentials = options.coordinator.credentials().unwrap();
+        let tries = Tries::new(&options, &console);
+        let upload = ArtifactUpload::default();
+        let sending = send(&client, &credentials, &upload, Timeouts::default(), &source, None, &tries);
+        let outcome = runtime().unwrap().block_on(sending);
+        assert!(matches!(outcome, Err(ArchiveError::Read { .. })), "{outcome:?}");
+    }
 
     #[test_case("artifacts", "artifacts")]
     #[test_case("a/b c", "b c"; "only the base name")]

@@ -25,10 +25,10 @@ pub struct ArchiverArgs {
     #[command(flatten)]
     pub selection: Selection,
     /// The archive on this machine
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", value_parser = crate::flags::path)]
     pub file: PathBuf,
     /// Where the archive may be under an older name
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", value_parser = crate::flags::path)]
     pub alternate_file: PathBuf,
     /// Signed URL to upload to
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -43,11 +43,11 @@ pub struct ArchiverArgs {
     #[arg(long = "header", value_name = "HEADER", allow_hyphen_values = true)]
     pub headers: Vec<String>,
     /// File with environment variables
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", value_parser = crate::flags::path)]
     pub env_file: PathBuf,
-    /// Limit of one transfer in minutes
+    /// Limit of one transfer in minutes; 0 for none
     #[arg(long, env = "CACHE_REQUEST_TIMEOUT", default_value = "10", value_parser = crate::flags::minutes)]
-    pub timeout: Option<Duration>,
+    pub timeout: Duration,
     /// zip, zipzstd or tarzstd
     #[arg(long, env = "CACHE_COMPRESSION_FORMAT", default_value = "", value_parser = crate::flags::format)]
     pub compression_format: Format,
@@ -83,7 +83,7 @@ pub fn archive(options: &ArchiverArgs, directory: &Path, console: &Console) -> R
         return Err(CacheError::GoCloud);
     }
     let headers = headers(&options.headers)?;
-    let metadata = metadata(options)?;
+    let metadata = metadata(options, directory)?;
     let file = directory.join(&options.file);
     adopt_alternate(options, directory, &file);
     let mut entries = select::find(directory, &options.selection, console).map_err(CacheError::Select)?;
@@ -210,10 +210,10 @@ fn headers(lines: &[String]) -> Result<HeaderMap, CacheError> {
 }
 
 /// What the runner wants to be kept beside the archive: JSON, from the environment or a file.
-fn metadata(options: &ArchiverArgs) -> Result<Option<String>, CacheError> {
+fn metadata(options: &ArchiverArgs, directory: &Path) -> Result<Option<String>, CacheError> {
     let mut text = std::env::var(METADATA).ok();
     if !options.env_file.as_os_str().is_empty() {
-        let file = std::fs::read_to_string(&options.env_file).map_err(|error| {
+        let file = std::fs::read_to_string(directory.join(&options.env_file)).map_err(|error| {
             CacheError::Option(format!("failed to read `{}`: {error}", options.env_file.display()))
         })?;
         text = dotenv(&file).remove(METADATA).or(text);
@@ -275,7 +275,7 @@ impl Default for ArchiverArgs {
             check_url: String::new(),
             headers: Vec::new(),
             env_file: PathBuf::new(),
-            timeout: Some(Duration::from_secs(600)),
+            timeout: Duration::from_secs(600),
             compression_format: Format::Zip,
             compression_level: Level::Default,
             max_uploaded_archive_size: 0,

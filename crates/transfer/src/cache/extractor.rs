@@ -19,7 +19,7 @@ use crate::meter::Meter;
 #[derive(Debug, Clone, clap::Args)]
 pub struct ExtractorArgs {
     /// The archive on this machine
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", value_parser = crate::flags::path)]
     pub file: PathBuf,
     /// Signed URL to download from
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -40,11 +40,11 @@ pub struct ExtractorArgs {
     #[arg(long, default_value = "", hide = true)]
     pub alternate_gocloud_url: String,
     /// File with environment variables (taken, nothing in it is used)
-    #[arg(long, default_value = "", hide = true)]
+    #[arg(long, default_value = "", hide = true, value_parser = crate::flags::path)]
     pub env_file: PathBuf,
-    /// Limit of one transfer in minutes
+    /// Limit of one transfer in minutes; 0 for none
     #[arg(long, env = "CACHE_REQUEST_TIMEOUT", default_value = "10", value_parser = crate::flags::minutes)]
-    pub timeout: Option<Duration>,
+    pub timeout: Duration,
     /// How often to tell the progress; 0 for never
     #[arg(long, env = "TRANSFER_METER_FREQUENCY", default_value = "0", value_parser = crate::flags::never)]
     pub transfer_meter_frequency: Duration,
@@ -197,7 +197,7 @@ impl Default for ExtractorArgs {
             gocloud_url: String::new(),
             alternate_gocloud_url: String::new(),
             env_file: PathBuf::new(),
-            timeout: Some(Duration::from_secs(600)),
+            timeout: Duration::from_secs(600),
             transfer_meter_frequency: Duration::ZERO,
         }
     }

@@ -69,9 +69,9 @@ pub(super) struct Found {
 // === impl Http ===
 
 impl<'a> Http<'a> {
-    /// `timeout` limits each request as a whole.
-    pub(super) fn new(timeout: Option<Duration>, console: &'a Console) -> Self {
-        Self { timeout, console }
+    /// `timeout` limits each request as a whole; zero is no limit.
+    pub(super) fn new(timeout: Duration, console: &'a Console) -> Self {
+        Self { timeout: (!timeout.is_zero()).then_some(timeout), console }
     }
 
     /// Tries until it works, the failure is final, or there have been three tries.

@@ -75,38 +75,37 @@ fn entries(
         let attributes = attributes(entry.header());
         let target = entry.link_name_bytes().map(|target| target.into_owned());
         let nameless = || ExtractError::Corrupt(format!("`{}` is a link to nothing", path.display()));
-        match entry.header().entry_type() {
-            tar::EntryType::Directory => tree.directory(&path, attributes)?,
-            tar::EntryType::Symlink => {
-                tree.supersede(&path);
-                tree.link(&path, &target.ok_or_else(nameless)?, attributes);
-            }
-            tar::EntryType::Link => {
-                tree.supersede(&path);
-                tree.hard_link(&path, Tree::path(&target.ok_or_else(nameless)?)?);
-            }
-            tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
-                tree.supersede(&path);
-                // The same path always takes the same lane, so of two entries the later one stays.
-                let number = number(&path);
-                let lane = &lanes[usize::try_from(number % lanes.len() as u64).unwrap_or(0)];
-                if entry.size() > SMALL {
-                    if sent.contains(&number) {
-                        let (knock, done) = sync_channel(1);
-                        lane.send(Parcel::Knock(knock)).map_err(|_| given_up())?;
-                        done.recv().map_err(|_| given_up())?;
-                    }
-                    tree.file(&path, &mut entry, attributes, &mut buffer)?;
-                    continue;
-                }
-                let mut content = Vec::with_capacity(usize::try_from(entry.size()).unwrap_or(0));
-                entry.read_to_end(&mut content).map_err(corrupt)?;
-                sent.insert(number);
-                lane.send(Parcel::File { path, content, attributes }).map_err(|_| given_up())?;
-            }
-            // Devices and pipes have no place in a cache, headers have been read by the library.
-            _ => {}
+        let kind = entry.header().entry_type();
+        if kind.is_dir() {
+            tree.directory(&path, attributes)?;
+            continue;
         }
+        tree.supersede(&path);
+        if kind.is_symlink() {
+            tree.link(&path, &target.ok_or_else(nameless)?, attributes);
+        } else if kind.is_hard_link() {
+            tree.hard_link(&path, Tree::path(&target.ok_or_else(nameless)?)?);
+        } else if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
+            // A directory always takes the same lane: of two entries of one name the later one stays, and no two threads wait for
+            // the lock of one directory.
+            let directory = number(path.parent().unwrap_or(&path));
+            let lane = &lanes[usize::try_from(directory % lanes.len() as u64).unwrap_or(0)];
+            let number = number(&path);
+            if entry.size() > SMALL {
+                if sent.contains(&number) {
+                    let (knock, done) = sync_channel(1);
+                    lane.send(Parcel::Knock(knock)).map_err(|_| given_up())?;
+                    done.recv().map_err(|_| given_up())?;
+                }
+                tree.file(&path, &mut entry, attributes, &mut buffer)?;
+                continue;
+            }
+            let mut content = Vec::with_capacity(usize::try_from(entry.size()).unwrap_or(0));
+            entry.read_to_end(&mut content).map_err(corrupt)?;
+            sent.insert(number);
+            lane.send(Parcel::File { path, content, attributes }).map_err(|_| given_up())?;
+        }
+        // Devices and pipes have no place in a cache, other headers have been read by the library.
     }
     Ok(())
 }

@@ -21,6 +21,10 @@ pub(crate) struct Tree<'a> {
     console: &'a Console,
     /// Whether owners can be restored.
     privileged: bool,
+    /// Owner and group of what this process makes.
+    own: (u32, u32),
+    /// Bits that the kernel takes from the mode of new files; all of them if that is not known.
+    umask: u32,
     /// Directories that exist and lie below the root. They stay so, because links are made last.
     checked: Mutex<HashSet<PathBuf>>,
     last: Mutex<Last>,
@@ -44,6 +48,8 @@ impl<'a> Tree<'a> {
             links,
             console,
             privileged: nix::unistd::geteuid().is_root(),
+            own: (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
+            umask: umask(),
             checked: Mutex::default(),
             last: Mutex::default(),
         })
@@ -74,7 +80,7 @@ impl<'a> Tree<'a> {
         attributes: Attributes,
         buffer: &mut Vec<u8>,
     ) -> Result<(), ExtractError> {
-        let mut file = self.create(path)?;
+        let mut file = self.create(path, attributes)?;
         buffer.resize(COPY, 0);
         loop {
             // Errors of the archive are told apart from those of the disk.
@@ -88,7 +94,7 @@ impl<'a> Tree<'a> {
             };
             file.write_all(&buffer[..count]).map_err(|source| failed(path, source))?;
         }
-        self.complete(&file, path, attributes)
+        self.complete(&file, path, self.left(attributes))
     }
 
     /// The same for content that is at hand.
@@ -98,9 +104,9 @@ impl<'a> Tree<'a> {
         content: &[u8],
         attributes: Attributes,
     ) -> Result<(), ExtractError> {
-        let mut file = self.create(path)?;
+        let mut file = self.create(path, attributes)?;
         file.write_all(content).map_err(|source| failed(path, source))?;
-        self.complete(&file, path, attributes)
+        self.complete(&file, path, self.left(attributes))
     }
 
     /// Makes a directory; its attributes are set at the end.
@@ -201,18 +207,28 @@ impl<'a> Tree<'a> {
     }
 
     /// A new file; what was there before is unlinked, never written through.
-    fn create(&self, path: &Path) -> Result<File, ExtractError> {
+    fn create(&self, path: &Path, attributes: Attributes) -> Result<File, ExtractError> {
         if path.as_os_str().is_empty() {
             return Err(ExtractError::Corrupt("a file without a name".to_owned()));
         }
         self.parent(path)?;
         let there = self.root.join(path);
-        let open = || OpenOptions::new().write(true).create_new(true).open(&there);
+        let mode = attributes.mode.unwrap_or(0o666) & 0o777;
+        let open = || OpenOptions::new().write(true).create_new(true).mode(mode).open(&there);
         match open() {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 remove(&there).and_then(|()| open()).map_err(|source| failed(path, source))
             }
             other => other.map_err(|source| failed(path, source)),
+        }
+    }
+
+    /// What of the attributes a new file does not have by itself. Each call that is saved counts with many small files.
+    fn left(&self, attributes: Attributes) -> Attributes {
+        Attributes {
+            mode: attributes.mode.filter(|mode| mode & self.umask & 0o777 != 0),
+            owner: attributes.owner.filter(|owner| *owner != self.own),
+            ..attributes
         }
     }
 
@@ -270,6 +286,13 @@ impl<'a> Tree<'a> {
         checked().insert(directory.to_owned());
         Ok(())
     }
+}
+
+/// The mask of this process, without changing it.
+fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let text = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    text.and_then(|text| u32::from_str_radix(text.trim(), 8).ok()).unwrap_or(0o777)
 }
 
 /// Whether the target of a link at `path` lies below the root, by its text alone.

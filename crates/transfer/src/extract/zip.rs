@@ -16,6 +16,9 @@ use crate::archive::{Stamp, threads};
 /// Targets of links are paths; what is longer is none.
 const MAX_TARGET: u64 = 64 << 10;
 
+/// How many entries a thread takes at once: neighbours are often in one directory, whose lock two threads would wait for.
+const RUN: usize = 32;
+
 /// Owner and group, as Info-ZIP writes them.
 const UX: u16 = 0x7875;
 
@@ -31,17 +34,19 @@ pub(super) fn extract(archive: &File, tree: &Tree<'_>) -> Result<(), ExtractErro
         let mut archive = archive.clone();
         let mut buffer = Vec::new();
         while !stop.load(Ordering::Relaxed) {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= archive.len() {
+            let first = next.fetch_add(RUN, Ordering::Relaxed);
+            if first >= archive.len() {
                 break;
             }
-            let outcome = archive
-                .by_index(index)
-                .map_err(corrupt)
-                .and_then(|mut entry| unpack(&mut entry, tree, &mut buffer));
-            if let Err(error) = outcome {
-                stop.store(true, Ordering::Relaxed);
-                return Err(error);
+            for index in first..archive.len().min(first + RUN) {
+                let outcome = archive
+                    .by_index(index)
+                    .map_err(corrupt)
+                    .and_then(|mut entry| unpack(&mut entry, tree, &mut buffer));
+                if let Err(error) = outcome {
+                    stop.store(true, Ordering::Relaxed);
+                    return Err(error);
+                }
             }
         }
         Ok(())
@@ -81,14 +86,14 @@ fn unpack(
 fn attributes(entry: &ZipFile<'_, Reader<'_>>) -> Attributes {
     let mut attributes = Attributes { mode: entry.unix_mode(), modified: None, owner: None };
     for field in entry.extra_data_fields() {
-        match field {
-            ExtraField::ExtendedTimestamp(times) => {
-                // The field is signed, whatever the library says.
-                let seconds = times.mod_time().map(u32::cast_signed);
-                attributes.modified = seconds.map(|seconds| Stamp { seconds: seconds.into(), nanos: 0 });
-            }
-            ExtraField::Custom(field) if field.header_id == UX => attributes.owner = owner(&field.data),
-            _ => {}
+        if let ExtraField::ExtendedTimestamp(times) = field {
+            // The field is signed, whatever the library says.
+            let seconds = times.mod_time().map(u32::cast_signed);
+            attributes.modified = seconds.map(|seconds| Stamp { seconds: seconds.into(), nanos: 0 });
+        } else if let ExtraField::Custom(field) = field
+            && field.header_id == UX
+        {
+            attributes.owner = owner(&field.data);
         }
     }
     attributes

@@ -7,13 +7,20 @@ use anyhow::{Result, bail};
 use crate::steps::{program, say};
 
 /// Program and the Debian package that has it.
-const NEEDS: [(&str, &str); 6] = [
+const NEEDS: [(&str, &str); 13] = [
     ("/usr/sbin/sshd", "openssh-server"),
     ("ssh-keygen", "openssh-client"),
     ("git", "git"),
     ("bash", "bash"),
     ("dash", "dash"),
     ("busybox", "busybox"),
+    ("ps", "procps"),
+    ("zip", "zip"),
+    ("unzip", "unzip"),
+    ("zstd", "zstd"),
+    ("tar", "tar"),
+    ("gzip", "gzip"),
+    ("script", "bsdutils"),
 ];
 
 /// Installs what is missing, where that is possible.

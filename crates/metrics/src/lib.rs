@@ -21,7 +21,7 @@
 //! }
 //! ```
 //!
-//! Every metric is defined once, in [`TABLE`]: the exposition, the [reference page](reference), the [dashboard] and the check
+//! Every metric is defined once, in [`TABLE`]: the exposition, the [reference page](reference()), the [dashboard] and the check
 //! of the [alert rules](alerts) are made from it. Counting is an atomic addition; what a gauge shows is read when it is scraped.
 //!
 //! What this crate does not do: push anything anywhere, authenticate, or keep history.

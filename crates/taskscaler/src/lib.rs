@@ -20,7 +20,7 @@
 //! }
 //! ```
 //!
-//! Nothing is decided here: the core decides, and its [`Report`](taskscaler_core::Report) says why. A wake-up carries no
+//! Nothing is decided here: the core decides, and its [`Report`] says why. A wake-up carries no
 //! data, it only says "look again", so that a lost notification costs nothing.
 
 mod claims;

@@ -49,7 +49,7 @@ pub(crate) struct RegisterArguments {
         num_args = 0..=1, require_equals = true, value_name = "BOOL", default_missing_value = "true", default_value = "false",
         hide_default_value = true, value_parser = crate::arguments::flag)]
     non_interactive: Flag,
-    /// File with one [[runners]] entry; its values fill what the command line leaves open. Its token is left out.
+    /// File with one `[[runners]]` entry; its values fill what the command line leaves open. Its token is left out.
     #[arg(long, env = "TEMPLATE_CONFIG_FILE", hide_env_values = true, value_name = "FILE")]
     template_config: Option<PathBuf>,
     /// Registration token. Deprecated by GitLab: create the runner there, and pass its token with `--token`.

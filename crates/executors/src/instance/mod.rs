@@ -5,7 +5,7 @@ mod machines;
 mod settings;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -43,7 +43,6 @@ pub struct InstanceExecutor {
     log_external_ip: bool,
     delete_at_shutdown: bool,
     local: Zone,
-    runner: Mutex<Arc<str>>,
 }
 
 /// What an executor is made of besides its runner entry.
@@ -109,7 +108,7 @@ impl InstanceExecutor {
         let use_external_addr = connector.use_external_addr;
         let defaults = Settings::default();
         let settings = Settings {
-            observer: parts.observer.unwrap_or(defaults.observer),
+            observer: parts.observer.unwrap_or_else(|| Arc::clone(&defaults.observer)),
             runner: runner.label().into(),
             key_prefix: runner.short_token().into(),
             core: settings::core(autoscaler, parts.local)?,
@@ -119,7 +118,7 @@ impl InstanceExecutor {
             shutdown_deletion_interval: autoscaler.shutdown_deletion_interval(),
             shutdown_deletion_retries: autoscaler.shutdown_deletion_retries(),
             ready: Arc::clone(&machines) as Arc<dyn taskscaler::ReadyUp>,
-            ..Settings::default()
+            ..defaults
         };
         let scaler = Taskscaler::start(settings, parts.group).await.map_err(InstanceStartError::Scaler)?;
         Ok(Self {
@@ -131,7 +130,6 @@ impl InstanceExecutor {
             log_external_ip: autoscaler.log_external_ip,
             delete_at_shutdown: autoscaler.delete_instances_on_shutdown,
             local: parts.local,
-            runner: Mutex::new(runner.label().into()),
         })
     }
 
@@ -308,7 +306,6 @@ impl Executor for InstanceExecutor {
                 tracing::warn!(runner = runner.label(), %error, "the changed policies are not in force");
             }
         }
-        *self.runner.lock().unwrap_or_else(PoisonError::into_inner) = runner.label().into();
     }
 
     async fn shutdown(&self) -> Vec<String> {

@@ -77,7 +77,8 @@ pub struct Manager {
     clock: Instant,
     next_index: u64,
     runners: BTreeMap<RunnerIndex, Entry>,
-    spool: PathBuf,
+    /// What the logs of all jobs have in common. Made once, because the masks in it are compiled.
+    log: LogOptions,
     reporter: Arc<Reporter>,
     log_observer: Option<Arc<dyn trace::Observer>>,
     events: mpsc::UnboundedSender<Event>,
@@ -167,7 +168,7 @@ impl Manager {
             clock: Instant::now(),
             next_index: 0,
             runners: BTreeMap::new(),
-            spool: options.spool,
+            log: LogOptions { directory: options.spool, ..LogOptions::default() },
             reporter,
             log_observer: options.log_observer,
             events,
@@ -405,12 +406,10 @@ impl Manager {
             },
             ..Placement::default()
         };
-        let defaults = LogOptions::default();
         let log = LogOptions {
             output_limit: working.entry.output_limit() / 1024,
-            directory: self.spool.clone(),
-            observer: log_observer.clone().unwrap_or(defaults.observer),
-            ..LogOptions::default()
+            observer: log_observer.clone().unwrap_or_else(|| Arc::clone(&self.log.observer)),
+            ..self.log.clone()
         };
         let defaults = UploadOptions::default();
         let upload = UploadOptions {
@@ -419,8 +418,8 @@ impl Manager {
                 .feature_flag("FF_USE_DYNAMIC_TRACE_FORCE_SEND_INTERVAL")
                 .unwrap_or(false),
             final_update_retry_limit: working.entry.final_update_attempts(),
-            observer: log_observer.unwrap_or(defaults.observer),
-            ..UploadOptions::default()
+            observer: log_observer.unwrap_or_else(|| Arc::clone(&defaults.observer)),
+            ..defaults
         };
         let run = JobRun {
             received,

@@ -1,0 +1,1 @@
+//! Instance groups that are AWS Auto Scaling groups.

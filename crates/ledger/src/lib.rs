@@ -1,0 +1,1 @@
+//! The durable ledger of a scaler in an embedded store.

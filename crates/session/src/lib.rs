@@ -1,0 +1,1 @@
+//! Interactive web terminals of running jobs, over TLS.

@@ -1,0 +1,1 @@
+//! Replays a trace of jobs through the scaler in virtual time.

@@ -188,6 +188,12 @@ impl Core {
         core
     }
 
+    /// The settings in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Applies other settings, all of them at once.
     pub fn configure(&mut self, config: Config, now: Now) {
         self.bucket.configure(&config, now.tick());

@@ -262,6 +262,74 @@ impl fmt::Display for Report {
 
 // === impl Why ===
 
+impl Why {
+    /// The names of all reasons, for metrics and documents.
+    pub const NAMES: [&str; 14] = [
+        "no_listing",
+        "shutting_down",
+        "launching",
+        "at_max_instances",
+        "throttled",
+        "backoff",
+        "waiting_for_instances",
+        "guard_exceeded",
+        "removing",
+        "deletion_failing",
+        "kept_idle",
+        "too_young_to_remove",
+        "no_policy_matches",
+        "nothing_to_do",
+    ];
+
+    /// Its name, one of [`NAMES`](Self::NAMES).
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        Self::NAMES[self.position()]
+    }
+
+    /// Its position in [`NAMES`](Self::NAMES).
+    #[must_use]
+    pub fn position(&self) -> usize {
+        match self {
+            Self::NoListing => 0,
+            Self::ShuttingDown => 1,
+            Self::Launching { .. } => 2,
+            Self::AtMaxInstances { .. } => 3,
+            Self::ThrottledUntil { .. } => 4,
+            Self::BackoffUntil { .. } => 5,
+            Self::WaitingForInstances { .. } => 6,
+            Self::GuardExceeded { .. } => 7,
+            Self::Removing { .. } => 8,
+            Self::DeletionFailing { .. } => 9,
+            Self::KeptIdle { .. } => 10,
+            Self::TooYoungToRemove { .. } => 11,
+            Self::NoPolicyMatches => 12,
+            Self::NothingToDo => 13,
+        }
+    }
+
+    /// It keeps jobs from getting more instances.
+    #[must_use]
+    pub fn holds_back(&self) -> bool {
+        match self {
+            Self::NoListing
+            | Self::ShuttingDown
+            | Self::AtMaxInstances { .. }
+            | Self::ThrottledUntil { .. }
+            | Self::BackoffUntil { .. }
+            | Self::GuardExceeded { .. }
+            | Self::DeletionFailing { .. } => true,
+            Self::Launching { .. }
+            | Self::WaitingForInstances { .. }
+            | Self::Removing { .. }
+            | Self::KeptIdle { .. }
+            | Self::TooYoungToRemove { .. }
+            | Self::NoPolicyMatches
+            | Self::NothingToDo => false,
+        }
+    }
+}
+
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -37,7 +37,7 @@ pub trait Executor: Send + Sync + 'static {
     async fn prepare(
         &self,
         reservation: Box<dyn Reservation>,
-        request: &PrepareRequest,
+        request: &PrepareRequest<'_>,
         log: &JobLog,
     ) -> Result<Box<dyn Environment>, PrepareError>;
 
@@ -67,14 +67,14 @@ pub trait Reservation: Send + Sync + fmt::Debug {
 }
 
 /// What an executor needs to know of a job to open its environment.
-#[derive(Debug, Clone)]
-pub struct PrepareRequest {
+#[derive(Debug, Clone, Copy)]
+pub struct PrepareRequest<'a> {
     /// For logs.
     pub job: u64,
     /// When the preparation must be over.
     pub timeout: Duration,
-    /// Image that the job names; empty when it names none.
-    pub image: String,
+    /// The job in its place: variables, folders, stages, image and services.
+    pub context: &'a job::Context,
 }
 
 /// There is no room for a job now.
@@ -88,6 +88,12 @@ pub enum PrepareError {
     /// The configuration or the job asks for something impossible. Retrying does not help.
     #[error("{0}")]
     Configuration(String),
+    /// An image cannot be pulled.
+    #[error("{0}")]
+    ImagePull(String),
+    /// Something outside, such as a registry, does not answer.
+    #[error("{0}")]
+    ExternalDependency(String),
     /// No environment came up in time, or none that works.
     #[error("{0}")]
     System(String),

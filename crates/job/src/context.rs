@@ -122,6 +122,18 @@ impl Context {
         &self.job
     }
 
+    /// The runner that runs the job.
+    #[must_use]
+    pub fn runner(&self) -> &RunnerFacts {
+        &self.runner
+    }
+
+    /// The job's numbers and files.
+    #[must_use]
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
     /// Variables as the job sees them, in final order.
     #[must_use]
     pub fn variables(&self) -> &Variables {

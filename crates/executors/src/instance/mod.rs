@@ -248,7 +248,7 @@ impl Executor for InstanceExecutor {
     async fn prepare(
         &self,
         reservation: Box<dyn Reservation>,
-        request: &PrepareRequest,
+        request: &PrepareRequest<'_>,
         log: &JobLog,
     ) -> Result<Box<dyn Environment>, PrepareError> {
         let bound = request.timeout.min(self.acquire_timeout);

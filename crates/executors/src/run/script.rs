@@ -119,7 +119,7 @@ impl<'a> Driver<'a> {
         let request = PrepareRequest {
             job: self.context.job().id,
             timeout: self.timeouts.prepare.min(self.signals.left()),
-            image: self.context.job().image.name.clone(),
+            context: &self.context,
         };
         let prepared = tokio::select! {
             biased;
@@ -127,6 +127,10 @@ impl<'a> Driver<'a> {
             prepared = self.executor.prepare(reservation, &request, self.log) => prepared.map_err(|error| match error {
                 PrepareError::Configuration(_) => {
                     JobFailure::new(FailureReason::RunnerConfigurationError, error.to_string())
+                }
+                PrepareError::ImagePull(_) => JobFailure::new(FailureReason::ImagePullFailure, error.to_string()),
+                PrepareError::ExternalDependency(_) => {
+                    JobFailure::new(FailureReason::RunnerExternalDependencyFailure, error.to_string())
                 }
                 PrepareError::System(_) => JobFailure::system(error.to_string()),
                 PrepareError::TimedOut(bound) => JobFailure::timeout(Deadline::Prepare, bound),

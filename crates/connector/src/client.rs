@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::error::ConnectionError;
 use crate::link::{Lane, OpenError};
+use crate::prepared::Prepared;
 use crate::process::{Process, ProcessStdin};
 use crate::sessions::Sessions;
 use crate::tunnel::Tunnel;
@@ -56,6 +57,19 @@ impl Client {
         let lane = self.sessions.session().await?;
         let process = Process::start(self.sessions.clone(), lane, command, None).await?;
         Ok((process.stdin(), process))
+    }
+
+    /// Starts a command whose input is not known yet. Once it is, the first output comes after one round trip, also on servers
+    /// that allow no input before the command has started; and the command has loaded by then.
+    ///
+    /// It holds one of the sessions that the server allows, so it is for an instance that has some to spare:
+    /// [`connections`](Self::connections) above 1 says that it has not.
+    ///
+    /// # Errors
+    /// As [`exec`](Self::exec).
+    pub async fn prepare(&self, command: &str) -> Result<Prepared, ConnectionError> {
+        let lane = self.sessions.session().await?;
+        Ok(Prepared::new(Process::idle(self.sessions.clone(), lane, command).await?))
     }
 
     /// Opens a tunnel to a TCP port as the instance sees it (`direct-tcpip`).

@@ -36,6 +36,9 @@
 //! everything on it fails with [`ConnectionError::Lost`]. It is never repeated here: only the caller knows whether a command may
 //! run twice.
 //!
+//! OpenSSH takes no input of a command before the command runs, which costs a second round trip. [`Client::prepare`] starts a
+//! command ahead of its input, so that a script on its way to a shell costs one.
+//!
 //! # Back-pressure
 //!
 //! At most about 1 MiB of output per command or tunnel waits in memory for its reader. A reader that stops while nothing else
@@ -54,6 +57,7 @@ mod error;
 mod host_key;
 mod inbox;
 mod link;
+mod prepared;
 mod process;
 mod sessions;
 mod spill;
@@ -65,5 +69,6 @@ pub use client::Client;
 pub use dial::{Attempt, DialOptions, dial};
 pub use error::{ConnectionError, DialError};
 pub use host_key::HostKeys;
+pub use prepared::Prepared;
 pub use process::{ExitStatus, Output, Process, ProcessStdin};
 pub use tunnel::Tunnel;

@@ -98,17 +98,35 @@ impl Process {
         stdin: Option<Bytes>,
     ) -> Result<Self, ConnectionError> {
         lane.occupy();
-        let lane = Arc::new(lane);
-        let mut process =
-            Self { reader: Reader::new(lane.inbox.clone()), lane, feeder: None, _sessions: sessions };
-        let lane = &process.lane;
-        if lane.writer.exec(true, command).await.is_err() {
-            return Err(lane.over().await);
+        let mut process = Self::idle(sessions, lane, command).await?;
+        if let Some(stdin) = stdin {
+            process.feed(stdin).await?;
         }
-        let Some(stdin) = stdin else { return Ok(process) };
+        Ok(process)
+    }
+
+    /// Starts `command` on a session channel that does not count as used yet.
+    pub(crate) async fn idle(
+        sessions: Arc<Sessions>,
+        lane: Lane,
+        command: &str,
+    ) -> Result<Self, ConnectionError> {
+        let lane = Arc::new(lane);
+        let process =
+            Self { reader: Reader::new(lane.inbox.clone()), lane, feeder: None, _sessions: sessions };
+        match process.lane.writer.exec(true, command).await {
+            Ok(()) => Ok(process),
+            Err(_) => Err(process.lane.over().await),
+        }
+    }
+
+    /// Counts the channel as used, and sends all of the input and its end.
+    pub(crate) async fn feed(&mut self, stdin: Bytes) -> Result<(), ConnectionError> {
+        let lane = &self.lane;
+        lane.occupy();
         if stdin.is_empty() {
             return match lane.writer.eof().await {
-                Ok(()) => Ok(process),
+                Ok(()) => Ok(()),
                 Err(_) => Err(lane.over().await),
             };
         }
@@ -117,11 +135,11 @@ impl Process {
             if lane.writer.data_bytes(stdin).await.is_err() || lane.writer.eof().await.is_err() {
                 return Err(lane.over().await);
             }
-            return Ok(process);
+            return Ok(());
         }
         let (writer, inbox) = (lane.writer.clone(), lane.inbox.clone());
         let (abort, registration) = AbortHandle::new_pair();
-        process.feeder = Some(abort);
+        self.feeder = Some(abort);
         let feed = async move {
             let feed = async {
                 if writer.data_bytes(stdin).await.is_ok() {
@@ -132,7 +150,7 @@ impl Process {
             inbox.ended().run_until_cancelled(feed).await;
         };
         tokio::spawn(Abortable::new(feed, registration));
-        Ok(process)
+        Ok(())
     }
 
     /// A handle to the input, for a command started without one.

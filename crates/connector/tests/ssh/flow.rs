@@ -4,6 +4,11 @@ use sha2::Digest as _;
 
 use super::*;
 
+/// How often a process that cannot be waited for is looked at.
+const LOOK: Duration = Duration::from_millis(10);
+/// Looks in a row at which a command has to be at rest to count as blocked.
+const LOOKS_AT_REST: u32 = 20;
+
 /// Kibibytes of memory that this process uses.
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -46,15 +51,13 @@ async fn alone_on_its_connection_an_unread_command_blocks() {
     let mut process = client.exec(&writer(&notes, 64), Bytes::new()).await.unwrap();
     let mut received = soon("output", process.next()).await.unwrap().unwrap().bytes().len();
 
-    // It gets as far as the window and the buffers on the way let it, and no further.
-    let mut before = 0;
+    // It gets as far as the window and the buffers on the way let it, and no further: it and its server have nothing to do.
+    let (mut before, mut at_rest) = (0, 0);
     soon("blocking", async {
-        loop {
-            tokio::time::sleep(Duration::from_millis(500)).await;
+        while at_rest < LOOKS_AT_REST && before < 64 {
+            tokio::time::sleep(LOOK).await;
             let written = progress(&notes);
-            if written == before && written > 0 {
-                return;
-            }
+            at_rest = if written == before && sshd.is_idle() { at_rest + 1 } else { 0 };
             before = written;
         }
     })

@@ -88,6 +88,59 @@ async fn a_command_on_a_warm_client_takes_one_round_trip_and_its_input_another()
 }
 
 #[tokio::test]
+async fn a_prepared_command_takes_one_round_trip_with_its_input() {
+    let sshd = Sshd::start("");
+    let relay = Relay::start(sshd.port(), Duration::from_millis(50)).await;
+    let mut info = sshd.info();
+    info.internal_addr = Some(relay.address());
+    let client = soon("dial", dial(&info, &DialOptions::default(), &mut |_| {})).await.unwrap();
+
+    let mut best = Duration::MAX;
+    for _ in 0..5 {
+        let prepared = soon("prepare", client.prepare("cat")).await.unwrap();
+        relay.quiet().await;
+        let started = Instant::now();
+        let process = soon("start", prepared.start("hello".into())).await.unwrap();
+        let ended = soon("end", finish(process)).await.unwrap();
+        assert_eq!((&ended.stdout[..], ended.status.unwrap().code()), (&b"hello"[..], 0));
+        best = best.min(started.elapsed());
+    }
+    assert!(best >= Duration::from_millis(100) && best < Duration::from_millis(195), "{best:?}");
+}
+
+#[tokio::test]
+async fn a_prepared_command_that_ends_early_says_so_and_a_dropped_one_ends() {
+    let (sshd, client) = connected("").await;
+    let early = client.prepare("true").await.unwrap();
+    soon("end", async {
+        while early.is_open() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+
+    let left = sshd.path("left");
+    let waiting = client.prepare(&format!("cat; echo > {}", left.display())).await.unwrap();
+    assert!(waiting.is_open());
+    drop(waiting);
+    soon("end", async {
+        while !left.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_large_input_reaches_a_prepared_command_whole() {
+    let (_sshd, client) = connected("").await;
+    let sent = Bytes::from(vec![b'x'; 5 << 20]);
+    let process = client.prepare("cat").await.unwrap().start(sent.clone()).await.unwrap();
+    let ended = soon("cat", finish(process)).await.unwrap();
+    assert!(ended.stdout == sent, "5 MiB came back changed");
+}
+
+#[tokio::test]
 async fn a_dropped_exec_leaves_nothing_behind() {
     let (_sshd, client) = connected("MaxSessions 1").await;
     let holder = client.exec_piped("cat").await.unwrap();

@@ -62,6 +62,16 @@ impl Sshd {
         self.server = Some(server);
     }
 
+    /// Whether nothing that serves connections, or was started through them, is running at this moment.
+    pub(crate) fn is_idle(&self) -> bool {
+        let server = self.server.as_ref().map(|server| server.id().cast_signed());
+        let processes = server.map(descendants).unwrap_or_default();
+        processes.iter().all(|pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('R'))
+        })
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.port
     }

@@ -7,6 +7,7 @@ use connect_info::ConnectInfo;
 use fleeting::{GroupError, GroupInfo, HeartbeatError, InstanceGroup};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use status::{Kind as MomentKind, Scaling, words};
 use taskscaler_core::{Core, Deletion, Failure, FailureKind, Health, InstanceId, NoCapacity, Plan, Report};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -16,7 +17,7 @@ use crate::claims::Claim;
 use crate::observe::{CallKind, CallOutcome, ProviderCall};
 use crate::provider::{self, Answer, Call, Kind};
 use crate::shared::{Grant, Shared};
-use crate::voice::Voice;
+use crate::voice::{Voice, chain, moments, note};
 use crate::{AcquireError, Acquisition, Reservation, Settings, StoreError};
 
 /// Time for the provider to prepare itself (GitLab Runner gives the construction of a scaler a minute).
@@ -90,7 +91,7 @@ impl Taskscaler {
             background: JoinSet::new(),
             to_launch: 0,
             to_delete: Vec::new(),
-            voice: Voice::new(runner),
+            voice: Voice::new(runner, shared.clock, Arc::clone(&shared.diary)),
         };
         let engine = tokio::spawn(engine.run());
         Ok(Self { shared, info, engine: Arc::new(tokio::sync::Mutex::new(Some(engine))), delete_at_stop })
@@ -129,7 +130,7 @@ impl Taskscaler {
                     granted = receiver => granted.map_err(|_| AcquireError::ShuttingDown)?,
                     () = self.shared.stopping.cancelled() => return Err(AcquireError::ShuttingDown),
                     () = tokio::time::sleep(timeout) => {
-                        let why = self.shared.report.borrow().as_ref().map_or_else(String::new, |report| report.to_string().replace('\n', "; "));
+                        let why = self.shared.report.borrow().as_deref().map_or_else(String::new, words::waiting);
                         return Err(AcquireError::TimedOut { timeout, why });
                     }
                 }
@@ -155,6 +156,21 @@ impl Taskscaler {
     #[must_use]
     pub fn instances(&self) -> Vec<taskscaler_core::InstanceLine> {
         self.shared.lock().core.instances(self.shared.clock.now()).collect()
+    }
+
+    /// The state of the scaler and its reasons, for people and programs; nothing before the first decision.
+    #[must_use]
+    pub fn scaling(&self) -> Option<Scaling> {
+        let report = self.shared.report.borrow().clone()?;
+        let recent = moments(&self.shared.diary);
+        let mut scaling = {
+            let inner = self.shared.lock();
+            let instances = inner.core.instances(self.shared.clock.now());
+            Scaling::of(&report, instances, inner.core.config(), recent)
+        };
+        scaling.group = self.info.id.to_string();
+        scaling.provider = self.info.provider.to_string();
+        Some(scaling)
     }
 
     /// Puts another configuration of limits and policies in force.
@@ -341,13 +357,15 @@ impl Engine {
                 self.updated = Instant::now();
                 self.next_update =
                     self.updated + retry_after(&error, self.settings.update_interval_when_expecting);
-                tracing::warn!(runner = %self.settings.runner, group = %self.info.id, %error, "failed to list the group");
+                self.voice.failed("listing the group", &error);
+                tracing::warn!(runner = %self.settings.runner, group = %self.info.id, error = chain(&error), "failed to list the group");
             }
             Answer::Increased { asked, outcome } => {
                 self.next_update = Instant::now();
                 if let Some(error) = &outcome.error {
+                    self.voice.failed(&format!("asking for {asked} instances, got {}", outcome.done), error);
                     tracing::warn!(runner = %self.settings.runner, group = %self.info.id, num_requested = asked,
-                        num_successful = outcome.done, err = %error, "increasing instances failure");
+                        num_successful = outcome.done, err = chain(error), "increasing instances failure");
                 }
                 let failure = outcome.error.as_ref().map(failure);
                 self.shared.lock().core.increased(asked, outcome.done, failure, now);
@@ -355,8 +373,12 @@ impl Engine {
             Answer::Decreased { asked, outcome } => {
                 self.next_update = Instant::now();
                 if let Some(error) = &outcome.error {
+                    self.voice.failed(
+                        &format!("deleting {} instances, done {}", asked.len(), outcome.done.len()),
+                        error,
+                    );
                     tracing::warn!(runner = %self.settings.runner, group = %self.info.id, num_requested = asked.len(),
-                        num_successful = outcome.done.len(), err = %error, "decreasing instances failure");
+                        num_successful = outcome.done.len(), err = chain(error), "decreasing instances failure");
                 }
                 for id in &outcome.done {
                     self.settings.ready.forget(id);
@@ -403,7 +425,7 @@ impl Engine {
         let outcome = CallOutcome::of(ended.as_ref().err());
         self.settings.observer.called(&ProviderCall::new(CallKind::Shutdown, outcome, began.elapsed()));
         if let Err(error) = ended {
-            tracing::warn!(runner = %self.settings.runner, group = %self.info.id, %error, "failed to shut the instance group down");
+            tracing::warn!(runner = %self.settings.runner, group = %self.info.id, error = chain(&error), "failed to shut the instance group down");
         }
         leftover
     }
@@ -415,9 +437,10 @@ impl Engine {
 async fn ready_up(shared: Arc<Shared>, settings: Settings, id: InstanceId) {
     let outcome = match shared.connect_info(&id).await {
         Ok(info) => make_ready(&settings, info).await,
-        Err(error) => Err(format!("getting instance connect info: {error}")),
+        Err(error) => Err(format!("getting instance connect info: {}", chain(&error))),
     };
     if let Err(why) = &outcome {
+        note(&shared.diary, &shared.clock, MomentKind::Error, format!("{id} did not become ready: {why}"));
         tracing::warn!(runner = %settings.runner, instance = %id, %why, "instance did not become ready");
     }
     shared.lock().core.readied(&id, outcome, shared.clock.now());

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use connect_info::ConnectInfo;
 use fleeting::{GroupError, InstanceGroup};
+use status::Diary;
 use taskscaler_core::{ClaimKey, Core, Event, InstanceId, NoCapacity, Report, Slot};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     key_prefix: Arc<str>,
     connect_timeout: Duration,
     pub(crate) observer: Arc<dyn ScalerObserver>,
+    /// What happened lately, for people.
+    pub(crate) diary: Arc<Mutex<Diary>>,
 }
 
 pub(crate) struct Inner {
@@ -74,6 +77,7 @@ impl Shared {
             key_prefix: Arc::clone(&settings.key_prefix),
             connect_timeout: settings.connector.timeout(),
             observer: Arc::clone(&settings.observer),
+            diary: Arc::default(),
         }
     }
 

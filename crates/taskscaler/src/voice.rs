@@ -1,57 +1,46 @@
-//! What a scaler says in the log: decisions when they change, and milestones of instances.
+//! What a scaler says of its decisions and of its instances: in the log when it changes, and in the diary that
+//! `drover explain` shows.
 
-use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use taskscaler_core::{Notice, Report};
+use status::{Diary, Kind, Moment, words};
+use taskscaler_core::{Notice, Report, Why};
+
+use crate::Clock;
 
 /// Speaks for one runner.
 pub(crate) struct Voice {
     runner: Arc<str>,
+    clock: Clock,
+    diary: Arc<Mutex<Diary>>,
     said: String,
-    line: String,
     /// Instances and required change that were said last.
     figures: Option<(u32, i64)>,
+    /// Reasons that the diary has and that still hold.
+    holding: [bool; Why::NAMES.len()],
 }
 
 impl Voice {
-    pub(crate) fn new(runner: Arc<str>) -> Self {
-        Self { runner, said: String::new(), line: String::new(), figures: None }
+    pub(crate) fn new(runner: Arc<str>, clock: Clock, diary: Arc<Mutex<Diary>>) -> Self {
+        Self { runner, clock, diary, said: String::new(), figures: None, holding: Default::default() }
     }
 
     /// Logs a decision if its figures differ from the last ones, with the fields of GitLab Runner's line. What only moves
     /// slots and changes nothing about instances is for debugging.
     pub(crate) fn decision(&mut self, report: &Report) {
-        let inputs = &report.inputs;
-        let figures = Some((inputs.instance_count, report.wanted.required));
+        self.note_reasons(report);
+        let figures = Some((report.inputs.instance_count, report.wanted.required));
         let changed = figures != self.figures;
         if !changed && !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }
         self.figures = figures;
-        self.line.clear();
-        // Writing to a string cannot fail.
-        let _ = write!(
-            self.line,
-            "instance_count:{},max_instance_count:{},acquired:{},unavailable_capacity:{},pending:{},reserved:{},\
-             idle_count:{},scale_factor:{},scale_factor_limit:{},capacity_per_instance:{}",
-            inputs.instance_count,
-            inputs.max_instance_count.unwrap_or(0),
-            inputs.acquired,
-            inputs.unavailable_capacity,
-            inputs.pending,
-            inputs.reserved,
-            inputs.idle_count,
-            inputs.scale_factor.as_f64(),
-            inputs.scale_factor_limit,
-            inputs.capacity_per_instance,
-        );
-        if self.line == self.said {
+        let line = words::capacity_info(&report.inputs);
+        if line == self.said {
             return;
         }
-        std::mem::swap(&mut self.line, &mut self.said);
-        let why = report.why.first().map(ToString::to_string).unwrap_or_default();
-        let required = report.wanted.required;
+        self.said = line;
+        let (why, required) = (words::decided(report), report.wanted.required);
         if changed {
             tracing::info!(runner = %self.runner, capacity_info = %self.said, required, %why, "required scaling change");
         } else {
@@ -59,9 +48,39 @@ impl Voice {
         }
     }
 
+    /// Writes down launches, and what begins and ends to hold instances back.
+    fn note_reasons(&mut self, report: &Report) {
+        let mut holding = [false; Why::NAMES.len()];
+        for why in &report.why {
+            let begins = !self.holding[why.position()];
+            holding[why.position()] = why.holds_back();
+            if matches!(why, Why::Launching { .. }) || (why.holds_back() && begins) {
+                self.note(Kind::Decision, words::reason(why, report));
+            }
+        }
+        let before = std::mem::replace(&mut self.holding, holding);
+        for ((was, is), name) in before.into_iter().zip(holding).zip(Why::NAMES) {
+            if was && !is {
+                self.note(Kind::Decision, format!("over: {}", name.replace('_', " ")));
+            }
+        }
+    }
+
+    /// Writes down a call to the provider that failed.
+    pub(crate) fn failed(&self, doing: &str, error: &fleeting::GroupError) {
+        self.note(Kind::Error, format!("{doing}: {}", chain(error)));
+    }
+
+    fn note(&self, kind: Kind, text: impl Into<String>) {
+        note(&self.diary, &self.clock, kind, text);
+    }
+
     /// Logs one milestone.
     pub(crate) fn notice(&self, notice: Notice) {
         let runner = &self.runner;
+        if let Some((kind, text)) = line(&notice) {
+            self.note(kind, text);
+        }
         match notice {
             Notice::Appeared { id, origin, after } => {
                 tracing::debug!(%runner, instance = %id, %origin, ?after, "instance appeared");
@@ -95,4 +114,64 @@ impl Voice {
             }
         }
     }
+}
+
+// === helpers ===
+
+/// Writes down what happened.
+pub(crate) fn note(diary: &Mutex<Diary>, clock: &Clock, kind: Kind, text: impl Into<String>) {
+    diary.lock().unwrap_or_else(PoisonError::into_inner).add(clock.now().wall, kind, text);
+}
+
+/// What was written down, oldest first.
+pub(crate) fn moments(diary: &Mutex<Diary>) -> Vec<Moment> {
+    diary.lock().unwrap_or_else(PoisonError::into_inner).moments()
+}
+
+/// An error with its causes.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        // Some texts repeat their cause.
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// A milestone for the diary; nothing for those that lead up to others.
+fn line(notice: &Notice) -> Option<(Kind, String)> {
+    let seconds = |duration: &std::time::Duration| {
+        taskscaler_core::go_duration::format(std::time::Duration::from_secs(duration.as_secs()))
+    };
+    Some(match notice {
+        Notice::Appeared { .. } | Notice::Running { .. } => return None,
+        Notice::Ready { id, after } => {
+            (Kind::Instance, format!("{id} is ready, {} after it was first seen", seconds(after)))
+        }
+        Notice::Marked { id, reason } => (Kind::Decision, format!("removing {id}: {reason}")),
+        Notice::UnexpectedlyRemoved { id, used, slots } => (
+            Kind::Error,
+            format!("{id} was removed by somebody else after {used} jobs, {} of them running", slots.len()),
+        ),
+        Notice::Deleted { id, life, .. } => {
+            (Kind::Instance, format!("{id} is gone, {} after it was first seen", seconds(life)))
+        }
+        Notice::RequestsLost { count } => {
+            (Kind::Error, format!("{count} instances that were asked for did not appear in time"))
+        }
+        Notice::PolicySwitched { policy, until } => {
+            let until = until.map_or_else(|| "further notice".to_owned(), |until| until.to_rfc3339());
+            let text = match policy {
+                Some(index) => format!("policy {} in force until {until}", index + 1),
+                None => format!("no policy matches until {until}: the defaults apply"),
+            };
+            (Kind::Policy, text)
+        }
+    })
 }

@@ -14,11 +14,13 @@
 //! An executor claims room before GitLab is asked ([`Executor::reserve`]), opens an [`Environment`] for the job that came
 //! ([`Executor::prepare`]), and runs the job's stages there by handles that can be written down.
 
+mod caches;
 mod environment;
 mod executor;
 mod instance;
 mod run;
 
+pub use caches::{CacheAddresses, LocalCaches, SignedCaches};
 pub use environment::{Environment, EnvironmentError, StageEvent, StageHandle, StageOutput, Stop};
 pub use executor::{Executor, NoRoom, PrepareError, PrepareRequest, Reservation};
 pub use instance::{InstanceExecutor, InstanceParts, InstanceStartError, SettingsError};

@@ -1,11 +1,15 @@
 //! Which caches a job has, and under which keys.
 
+use std::collections::BTreeMap;
+
 use sha2::{Digest as _, Sha256};
 
 use job_payload::{Cache, Job};
 
+use crate::context::Context;
 use crate::flags::{FeatureFlag, FeatureFlags};
-use crate::stage::Outcome;
+use crate::runner::RemoteCache;
+use crate::stage::{Outcome, Stage};
 use crate::variables::Variables;
 
 /// One cache of a job.
@@ -49,6 +53,48 @@ pub enum CachePolicy {
     Push,
     /// A word that means nothing: the stage fails.
     Invalid(String),
+}
+
+// === impl Context ===
+
+impl Context {
+    /// The keys that a stage moves between the machine and a cache store; none for stages that move no caches. Their addresses
+    /// are what [`set_remote_caches`](Self::set_remote_caches) takes.
+    #[must_use]
+    pub fn cache_keys(&self, stage: Stage) -> Vec<&CacheKey> {
+        let mut keys: Vec<&CacheKey> = match stage {
+            Stage::RestoreCache => self
+                .caches
+                .iter()
+                .filter(|cache| cache.policy != CachePolicy::Push)
+                .flat_map(|cache| cache.key.iter().chain(cache.key.iter().flat_map(|_| &cache.fallback_keys)))
+                .collect(),
+            Stage::ArchiveCache(outcome) => self
+                .caches_to_save(outcome)
+                .filter(|cache| cache.policy != CachePolicy::Pull)
+                .filter_map(|cache| cache.key.as_ref())
+                .collect(),
+            Stage::ResolveSecrets
+            | Stage::PrepareExecutor
+            | Stage::PrepareScript
+            | Stage::GetSources
+            | Stage::ClearWorktree
+            | Stage::DownloadArtifacts
+            | Stage::Step(_)
+            | Stage::AfterScript
+            | Stage::UploadArtifacts(_)
+            | Stage::CleanupFileVariables => Vec::new(),
+        };
+        keys.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        keys.dedup_by(|a, b| a.name == b.name);
+        keys
+    }
+
+    /// Signed addresses for the scripts that are made from here on, by the name of the key. Signatures age, so they are made
+    /// right before the stage that uses them.
+    pub fn set_remote_caches(&mut self, remote: BTreeMap<String, RemoteCache>) {
+        self.placement.remote_cache = remote;
+    }
 }
 
 // === impl CacheEntry ===

@@ -18,6 +18,7 @@
 //!
 //! Who may ask GitLab when is decided by a pure part (`dispatch`); everything else here carries it out.
 
+mod caches;
 mod control;
 mod dispatch;
 mod events;

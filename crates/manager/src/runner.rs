@@ -12,6 +12,7 @@ use gitlab_api::{
 use job::{Product, RunnerFacts, Shell};
 use taskscaler_core::Zone;
 
+use crate::caches::EntryCaches;
 use crate::dispatch::RunnerLimits;
 use crate::providers::Providers;
 use crate::watch::RunnerWatch;
@@ -44,6 +45,7 @@ pub(crate) struct Working {
     pub(crate) executor: Arc<dyn Executor>,
     pub(crate) info: Arc<RunnerInfo>,
     pub(crate) facts: Arc<RunnerFacts>,
+    pub(crate) caches: Arc<EntryCaches>,
     pub(crate) token: SecretString,
 }
 
@@ -88,13 +90,15 @@ impl Working {
         })
         .map_err(EntryError::Client)?;
         let facts = Arc::new(facts(&entry, executor.kind(), &around.identity, &token));
-        Ok(Self { entry, client, executor, info: Arc::new(info), facts, token })
+        let caches = Arc::new(EntryCaches::new(&entry, &around.base));
+        Ok(Self { entry, client, executor, info: Arc::new(info), facts, caches, token })
     }
 
     /// Takes over what can change without a restart.
     pub(crate) fn reconfigure(&mut self, entry: Runner, around: &Surroundings) {
         self.executor.configure(&entry);
         self.facts = Arc::new(facts(&entry, self.executor.kind(), &around.identity, &self.token));
+        self.caches = Arc::new(EntryCaches::new(&entry, &around.base));
         self.entry = entry;
     }
 
@@ -210,6 +214,8 @@ fn facts(entry: &Runner, executor: &str, identity: &Identity, token: &SecretStri
     if let Some(cache) = &entry.cache_dir {
         facts.cache_dir.clone_from(cache);
     }
+    facts.max_uploaded_archive_size =
+        entry.cache.as_ref().and_then(config::Cache::max_uploaded_archive_size).unwrap_or(0);
     facts.environment = entry.environment.to_vec();
     facts.pre_get_sources_script = text(&entry.pre_get_sources_script);
     facts.post_get_sources_script = text(&entry.post_get_sources_script);

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use trace::{Delivery, GitLab, JobLog, LogOptions, Undelivered, UploadOptions, Uploader};
 
-use crate::{Executor, Reservation};
+use crate::{CacheAddresses, Executor, Reservation};
 use signals::Signals;
 
 /// The name of a signal, or another reason, that makes all jobs stop; `None` while all is well.
@@ -41,6 +41,8 @@ pub struct JobRun {
     pub runner: Arc<RunnerFacts>,
     /// Numbers and files of this job.
     pub placement: Placement,
+    /// Signs addresses of its caches.
+    pub caches: Arc<dyn CacheAddresses>,
     /// Choices for its log; masks, timestamps and job are filled in.
     pub log: LogOptions,
     /// Choices for sending it; the job is filled in.
@@ -108,7 +110,7 @@ pub async fn run_job(run: JobRun) -> JobReport {
         Ok(context) => {
             let signals = Signals::new(uploader.remote(), run.interrupt.clone(), context.timeouts().job);
             let shell = run.runner.shell.as_str();
-            script::Driver::new(&*run.executor, &*run.watcher, shell, context, &log, signals)
+            script::Driver::new(&*run.executor, &*run.watcher, &*run.caches, shell, context, &log, signals)
                 .drive(run.reservation)
                 .await
         }

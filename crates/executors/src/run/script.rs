@@ -12,7 +12,7 @@ use trace::JobLog;
 use super::JobWatcher;
 use super::signals::{Scope, Signals, Stopped};
 use super::stage::{self, Ended};
-use crate::{Environment, Executor, PrepareError, PrepareRequest, Reservation};
+use crate::{CacheAddresses, Environment, Executor, PrepareError, PrepareRequest, Reservation};
 
 /// Bound of the last stage, which runs whatever happened.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -23,6 +23,7 @@ const NOT_FOUND: i32 = 127;
 pub(super) struct Driver<'a> {
     executor: &'a dyn Executor,
     watcher: &'a dyn JobWatcher,
+    caches: &'a dyn CacheAddresses,
     context: Context,
     log: &'a JobLog,
     signals: Signals,
@@ -51,6 +52,7 @@ impl<'a> Driver<'a> {
     pub(super) fn new(
         executor: &'a dyn Executor,
         watcher: &'a dyn JobWatcher,
+        caches: &'a dyn CacheAddresses,
         shell: &'static str,
         context: Context,
         log: &'a JobLog,
@@ -59,6 +61,7 @@ impl<'a> Driver<'a> {
         Self {
             executor,
             watcher,
+            caches,
             timeouts: context.timeouts(),
             sections: context.job().features.trace_sections,
             shell,
@@ -294,9 +297,29 @@ impl<'a> Driver<'a> {
         }
     }
 
-    async fn attempt(&self, environment: &dyn Environment, plan: &StagePlan, scope: Scope) -> Option<Ended> {
-        let script = self.context.script(plan.stage)?;
+    async fn attempt(
+        &mut self,
+        environment: &dyn Environment,
+        plan: &StagePlan,
+        scope: Scope,
+    ) -> Option<Ended> {
+        let mut script = self.context.script(plan.stage)?;
         self.begin(plan);
+        if !self.context.cache_keys(plan.stage).is_empty() {
+            let signed = tokio::select! {
+                biased;
+                stopped = self.signals.stopped(scope) => {
+                    self.end(plan);
+                    return Some(Ended::Stopped(stopped));
+                }
+                signed = self.caches.sign(&self.context, plan.stage) => signed,
+            };
+            for warning in &signed.warnings {
+                self.log.line(LineKind::Warning, warning);
+            }
+            self.context.set_remote_caches(signed.addresses);
+            script = self.context.script(plan.stage)?;
+        }
         let ended = stage::attempt(
             environment,
             &plan.name,

@@ -428,6 +428,7 @@ impl Manager {
             client: working.client.clone(),
             info: Arc::clone(&working.info),
             runner: Arc::clone(&working.facts),
+            caches: Arc::clone(&working.caches) as Arc<dyn executors::CacheAddresses>,
             placement,
             log,
             upload,

@@ -13,6 +13,9 @@ use crate::process::{Process, ProcessStdin};
 use crate::sessions::Sessions;
 use crate::tunnel::Tunnel;
 
+/// Columns and rows of a terminal; GitLab's web terminal does not say how large it is.
+const TERMINAL_SIZE: (u32, u32) = (120, 40);
+
 /// One instance that is logged into. Clones are the same connection; it is closed when the last clone and the last thing
 /// started through it are dropped.
 ///
@@ -70,6 +73,22 @@ impl Client {
     pub async fn prepare(&self, command: &str) -> Result<Prepared, ConnectionError> {
         let lane = self.sessions.session().await?;
         Ok(Prepared::new(Process::idle(self.sessions.clone(), lane, command).await?))
+    }
+
+    /// Starts a command with a terminal of its own, for a person: what is written is typed, what is read is shown. Dropping it hangs
+    /// up.
+    ///
+    /// # Errors
+    /// As [`exec`](Self::exec). A refusal to run the command ends the stream.
+    pub async fn terminal(&self, command: &str) -> Result<Tunnel, ConnectionError> {
+        let lane = self.sessions.session().await?;
+        lane.occupy();
+        let (columns, rows) = TERMINAL_SIZE;
+        let asked = lane.writer.request_pty(true, "xterm-256color", columns, rows, 0, 0, &[]).await;
+        if asked.is_err() || lane.writer.exec(true, command).await.is_err() {
+            return Err(lane.over().await);
+        }
+        Ok(Tunnel::new(self.sessions.clone(), lane))
     }
 
     /// Opens a tunnel to a TCP port as the instance sees it (`direct-tcpip`).

@@ -106,3 +106,16 @@ async fn a_dropped_tunnel_closes_its_target() {
     soon("end", stream.read_to_end(&mut rest)).await.unwrap();
     assert!(rest.is_empty());
 }
+
+#[tokio::test]
+async fn a_terminal_shows_what_is_typed_and_runs_it() {
+    let (_sshd, client) = connected("").await;
+    let mut terminal = soon("terminal", client.terminal("test -t 0 && exec sh -i")).await.unwrap();
+    soon("typing", terminal.write_all(b"echo $((40 + 2))x\nexit\n")).await.unwrap();
+    let mut shown = Vec::new();
+    // The server ends the session with the shell.
+    soon("end", terminal.read_to_end(&mut shown)).await.unwrap();
+    let shown = String::from_utf8_lossy(&shown).into_owned();
+    assert!(shown.contains("echo $((40 + 2))x"), "typed text is echoed: {shown:?}");
+    assert!(shown.contains("42x\r\n"), "the command ran on a terminal: {shown:?}");
+}

@@ -1,5 +1,7 @@
 //! What GitLab's side sees of a session.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -51,6 +51,11 @@ pub trait Executor: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// The state of the scaler, for people and programs, for executors that scale.
+    fn scaling(&self) -> Option<status::Scaling> {
+        None
+    }
+
     /// Puts a changed runner entry in force, as far as that is possible without a restart.
     fn configure(&self, runner: &config::Runner) {
         let _ = runner;

@@ -215,7 +215,7 @@ impl InstanceExecutor {
                     return acquired.map_err(|error| PrepareError::System(error.to_string()));
                 }
                 _ = ticks.tick() => {
-                    let why = self.scaler.report().borrow().as_ref().map(|report| report.to_string().replace('\n', "; "));
+                    let why = self.scaler.report().borrow().as_deref().map(status::words::waiting);
                     log.line(LineKind::Plain, format_args!("Waiting for an instance: {}", why.unwrap_or_default()));
                 }
             }
@@ -296,6 +296,10 @@ impl Executor for InstanceExecutor {
 
     fn instances(&self) -> Vec<InstanceLine> {
         self.scaler.instances()
+    }
+
+    fn scaling(&self) -> Option<status::Scaling> {
+        self.scaler.scaling()
     }
 
     fn configure(&self, runner: &Runner) {

@@ -17,6 +17,10 @@ pub struct Config {
     pub max_instances: u32,
     /// Most instances that the provider's group can hold, where it has such a bound.
     pub group_max_size: Option<u32>,
+    /// Most instances on their way at the same time, from the request until they are ready; `0` for unlimited.
+    /// docker+machine's `MaxGrowthRate`.
+    #[serde(default)]
+    pub max_coming: u32,
     /// The last one that matches applies; none: [`Policy::default`].
     pub policies: Vec<Policy>,
     /// How fast instances may be asked for.
@@ -57,6 +61,7 @@ impl Default for Config {
             max_use_count: 0,
             max_instances: 0,
             group_max_size: None,
+            max_coming: 0,
             policies: Vec::new(),
             scale_throttle: ScaleThrottle::default(),
             reservation_throttling: true,

@@ -235,6 +235,14 @@ impl Core {
             draft.wake(until);
             return;
         }
+        let missing = match self.config.max_coming {
+            0 => missing,
+            most => missing.min(most.saturating_sub(self.coming())),
+        };
+        if missing == 0 {
+            draft.why.push(Why::WaitingForInstances { count: self.coming() });
+            return;
+        }
         let count = self.bucket.take(missing, now.tick());
         if count > 0 {
             draft.plan.launch = count;
@@ -338,8 +346,9 @@ impl Core {
             draft.why.push(Why::DeletionFailing { last: last.message.clone() });
         }
         let coming = self.coming();
-        if report.inputs.pending > 0 && coming > 0 && draft.plan.launch == 0 {
-            draft.why.push(Why::WaitingForInstances { count: coming });
+        let waiting = Why::WaitingForInstances { count: coming };
+        if report.inputs.pending > 0 && coming > 0 && draft.plan.launch == 0 && !draft.why.contains(&waiting) {
+            draft.why.push(waiting);
         }
         let kept = draft.held.take().or_else(|| {
             let (_, seq) = self.fleet.longest_idle().map(|(_, since, seq)| (since, seq)).min()?;

@@ -19,6 +19,7 @@
 //! Who may ask GitLab when is decided by a pure part (`dispatch`); everything else here carries it out.
 
 mod caches;
+mod board;
 mod control;
 mod dispatch;
 mod events;

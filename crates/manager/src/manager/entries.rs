@@ -24,9 +24,18 @@ impl Manager {
     pub(super) fn begin(&mut self, loaded: &Loaded) {
         self.reporter.observer.configured(&self.config);
         let verdicts = self.verdicts(loaded);
+        self.tell_configured(&loaded.config.runners, &verdicts);
         for (runner, verdict) in loaded.config.runners.iter().zip(verdicts) {
             self.add(runner.clone(), verdict);
         }
+    }
+
+    fn tell_configured(&self, runners: &[Runner], verdicts: &[Verdict]) {
+        let refused = runners.iter().zip(verdicts).filter_map(|(runner, verdict)| match verdict {
+            Verdict::Refused(why) => Some((runner.clone(), why.clone())),
+            Verdict::Runnable => None,
+        });
+        self.board.configured(self.config.concurrent(), refused);
     }
 
     fn verdicts(&self, loaded: &Loaded) -> Vec<Verdict> {
@@ -66,6 +75,7 @@ impl Manager {
             retiring: false,
             successors: Vec::new(),
         };
+        self.board.added(index, &entry.runner);
         self.runners.insert(index, entry);
         self.start(index, 0);
     }
@@ -91,12 +101,14 @@ impl Manager {
                     executor = working.executor.kind(),
                     "runner entry takes jobs"
                 );
+                self.board.working(index, Arc::clone(&working.executor));
                 if !entry.removed {
                     self.dispatcher.set_runner(index, working.limits());
                     self.reporter.observer.runner_started(&entry.label);
                 }
                 if let Some(requests) = self.dispatcher.requests(index, self.clock.elapsed()) {
                     entry.watch.entry.requests(&requests);
+                    self.board.requests(index, &requests);
                 }
                 let label = entry.label.clone();
                 let executor = Arc::clone(&working.executor);
@@ -111,6 +123,7 @@ impl Manager {
                 if entry.removed {
                     self.retire_if_done(index);
                 } else if let Some(pause) = pause_before_retry(error, tries) {
+                    self.board.broken(index, &chain(error), true);
                     tracing::error!(
                         runner = entry.label,
                         error = chain(error),
@@ -123,6 +136,7 @@ impl Manager {
                         let _ = events.send(Event::StartAgain(index, tries + 1));
                     });
                 } else {
+                    self.board.broken(index, &chain(error), false);
                     tracing::error!(
                         runner = entry.label,
                         error = chain(error),
@@ -142,6 +156,7 @@ impl Manager {
         }
         let old = std::mem::replace(&mut self.config, loaded.config);
         self.reporter.observer.configured(&self.config);
+        self.tell_configured(&self.config.runners, &verdicts);
         self.dispatcher.configure(self.config.concurrent() as usize, self.config.check_interval());
         for change in diff.runners {
             match change {
@@ -190,6 +205,7 @@ impl Manager {
         let Some(entry) = self.runners.get_mut(&index) else { return };
         entry.runner = runner.clone();
         entry.watch.entry.changed(&runner);
+        self.board.changed(index, &runner);
         if let Some(working) = entry.working.as_mut() {
             working.reconfigure(runner, &self.around);
             self.dispatcher.set_runner(index, working.limits());
@@ -207,6 +223,7 @@ impl Manager {
             jobs = entry.jobs,
             "runner entry removed; its jobs run to their end"
         );
+        self.board.removed(index);
         self.dispatcher.remove_runner(index);
         self.retire_if_done(index);
     }
@@ -242,6 +259,7 @@ impl Manager {
     /// The instances of a removed entry are free for the next one.
     pub(super) fn retired(&mut self, index: RunnerIndex) {
         let Some(entry) = self.runners.remove(&index) else { return };
+        self.board.retired(index);
         for (runner, verdict) in entry.successors {
             self.add(runner, verdict);
         }

@@ -14,12 +14,14 @@ use gitlab_api::{
     Client, JobCredentials, JobRequestOutcome, JobRequestReply, JobState, JobUpdate, ReceivedJob, RunnerInfo,
 };
 use job::{JobResult, Placement, TlsFiles};
+use session::{Session, SessionServer};
 use taskscaler_core::Zone;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use trace::{LogOptions, UploadOptions};
 
+use crate::board::Board;
 use crate::control::{Controlled, Shutdown};
 use crate::dispatch::{Answer, Ask, Dispatcher, RunnerIndex};
 use crate::events::{Jobs, Observer, Reporter, Silent, StageReporter};
@@ -48,6 +50,8 @@ pub struct ManagerOptions {
     pub api_observer: Option<Arc<dyn gitlab_api::Observer>>,
     /// Hears about logs.
     pub log_observer: Option<Arc<dyn trace::Observer>>,
+    /// Serves web terminals into running jobs.
+    pub sessions: Option<SessionServer>,
 }
 
 /// How a manager ended.
@@ -66,6 +70,7 @@ pub struct Ended {
 pub struct View {
     /// Jobs that run now.
     pub jobs: Jobs,
+    board: Board,
     executors: watch::Receiver<BTreeMap<String, Arc<dyn Executor>>>,
 }
 
@@ -80,6 +85,7 @@ pub struct Manager {
     /// What the logs of all jobs have in common. Made once, because the masks in it are compiled.
     log: LogOptions,
     reporter: Arc<Reporter>,
+    board: Board,
     log_observer: Option<Arc<dyn trace::Observer>>,
     events: mpsc::UnboundedSender<Event>,
     inbox: mpsc::UnboundedReceiver<Event>,
@@ -109,11 +115,18 @@ struct Entry {
 
 enum Event {
     Started(RunnerIndex, Box<Result<Working, EntryError>>, u32),
-    Answered { runner: RunnerIndex, reply: JobRequestReply, reservation: Box<dyn Reservation> },
+    Answered { runner: RunnerIndex, reply: JobRequestReply, room: Room },
     Ended { runner: RunnerIndex, report: Box<JobReport>, taken: Taken },
     Room(RunnerIndex),
     StartAgain(RunnerIndex, u32),
     Retired(RunnerIndex),
+}
+
+/// What was claimed for a job before GitLab was asked for it.
+struct Room {
+    reservation: Box<dyn Reservation>,
+    /// GitLab was told of it with the request.
+    session: Option<Session>,
 }
 
 // === impl ManagerOptions ===
@@ -132,6 +145,7 @@ impl ManagerOptions {
             observer: Arc::new(Silent),
             api_observer: None,
             log_observer: None,
+            sessions: None,
         }
     }
 }
@@ -144,6 +158,12 @@ impl View {
     pub fn executors(&self) -> BTreeMap<String, Arc<dyn Executor>> {
         self.executors.borrow().clone()
     }
+
+    /// Everything that the manager says of itself now. It holds nothing secret.
+    #[must_use]
+    pub fn status(&self) -> status::Document {
+        self.board.document(&self.jobs)
+    }
 }
 
 // === impl Manager ===
@@ -155,6 +175,7 @@ impl Manager {
         let config = options.loaded.config.clone();
         let (events, inbox) = mpsc::unbounded_channel();
         let reporter = Arc::new(Reporter { jobs: Jobs::default(), observer: options.observer });
+        let board = Board::new(&options.identity);
         Self {
             around: Arc::new(Surroundings {
                 identity: options.identity,
@@ -162,6 +183,7 @@ impl Manager {
                 base: options.base,
                 local_zone: options.local_zone,
                 observer: options.api_observer,
+                sessions: options.sessions,
             }),
             dispatcher: Dispatcher::new(config.concurrent() as usize, config.check_interval()),
             config,
@@ -170,6 +192,7 @@ impl Manager {
             runners: BTreeMap::new(),
             log: LogOptions { directory: options.spool, ..LogOptions::default() },
             reporter,
+            board,
             log_observer: options.log_observer,
             events,
             inbox,
@@ -183,7 +206,11 @@ impl Manager {
     /// A view that stays good while the manager runs.
     #[must_use]
     pub fn view(&self) -> View {
-        View { jobs: self.reporter.jobs.clone(), executors: self.executors.subscribe() }
+        View {
+            jobs: self.reporter.jobs.clone(),
+            board: self.board.clone(),
+            executors: self.executors.subscribe(),
+        }
     }
 
     /// Runs until it is told to stop and has stopped.
@@ -191,7 +218,7 @@ impl Manager {
         if let Some(loaded) = self.initial.take() {
             self.begin(&loaded);
         }
-        self.reporter.observer.phase(Phase::Running);
+        self.enter(Phase::Running);
         let mut shutdown = control.shutdown.clone();
         while *shutdown.borrow_and_update() == Shutdown::None {
             self.ask();
@@ -206,6 +233,12 @@ impl Manager {
             }
         }
         self.stop(shutdown).await
+    }
+
+    /// Comes to another phase.
+    fn enter(&self, phase: Phase) {
+        self.reporter.observer.phase(phase);
+        self.board.phase(phase);
     }
 
     fn now(&self) -> Duration {
@@ -246,11 +279,13 @@ impl Manager {
                 }
             };
             let client = working.client.clone();
-            let request = working.job_request(&self.around.identity.system_id, may_wait);
+            let session = working.session(&self.around);
+            let request = working.job_request(&self.around, may_wait, session.as_ref());
+            let room = Room { reservation, session };
             let events = self.events.clone();
             self.requests.spawn(async move {
                 let reply = client.request_job(&request).await;
-                let _ = events.send(Event::Answered { runner, reply, reservation });
+                let _ = events.send(Event::Answered { runner, reply, room });
             });
             if self.dispatcher.requests_exhausted(runner) {
                 entry.watch.entry.requests_exhausted();
@@ -265,6 +300,7 @@ impl Manager {
             && let Some(requests) = self.dispatcher.requests(runner, self.now())
         {
             entry.watch.entry.requests(&requests);
+            self.board.requests(runner, &requests);
         }
     }
 
@@ -272,14 +308,14 @@ impl Manager {
         match event {
             Event::Started(runner, outcome, tries) => self.started(runner, *outcome, tries),
             Event::StartAgain(runner, tries) => self.start(runner, tries),
-            Event::Answered { runner, reply, reservation } => self.answered(runner, reply, reservation),
+            Event::Answered { runner, reply, room } => self.answered(runner, reply, room),
             Event::Ended { runner, report, taken } => self.ended(runner, *report, taken),
             Event::Room(runner) => self.dispatcher.room(runner),
             Event::Retired(runner) => self.retired(runner),
         }
     }
 
-    fn answered(&mut self, runner: RunnerIndex, reply: JobRequestReply, reservation: Box<dyn Reservation>) {
+    fn answered(&mut self, runner: RunnerIndex, reply: JobRequestReply, room: Room) {
         let now = self.now();
         let retried = reply.retried;
         let Some(entry) = self.runners.get_mut(&runner) else { return };
@@ -294,6 +330,7 @@ impl Manager {
                     correlation_id,
                     "Checking for jobs... forbidden: GitLab refuses this runner's token"
                 );
+                self.board.failed(runner, "asking for jobs: forbidden, GitLab refuses this runner's token");
                 Answer::Refused
             }
             JobRequestOutcome::Unavailable => {
@@ -302,10 +339,12 @@ impl Manager {
                     correlation_id,
                     "Checking for jobs... GitLab instance currently unavailable"
                 );
+                self.board.failed(runner, "asking for jobs: GitLab is unavailable");
                 Answer::Nothing { retried, again: false }
             }
             JobRequestOutcome::Failed(error) if error.is_client_error() => {
                 tracing::error!(runner = label, error = error.report(), "Checking for jobs... client error");
+                self.board.failed(runner, format!("asking for jobs: {}", error.report()));
                 Answer::Refused
             }
             JobRequestOutcome::Failed(error) => {
@@ -315,6 +354,7 @@ impl Manager {
                     error = error.report(),
                     "Checking for jobs... failed"
                 );
+                self.board.failed(runner, format!("asking for jobs: {}", error.report()));
                 Answer::Nothing { retried, again: false }
             }
             JobRequestOutcome::Undecodable { id, error, .. } => {
@@ -324,6 +364,7 @@ impl Manager {
                     error = error.report(),
                     "Checking for jobs... received a job that cannot be read; it is reported as failed"
                 );
+                self.board.failed(runner, format!("job {id} cannot be read: {}", error.report()));
                 Answer::Nothing { retried, again: false }
             }
         };
@@ -344,7 +385,7 @@ impl Manager {
         let Some(working) = entry.working.as_ref() else { return };
         match reply.outcome {
             JobRequestOutcome::Job(received) => {
-                let job = self.start_job(runner, *received, reservation, reply.correlation_id);
+                let job = self.start_job(runner, *received, room, reply.correlation_id);
                 tracing::info!(runner = label, job, "Checking for jobs... received");
             }
             JobRequestOutcome::Undecodable { id, token, .. } => {
@@ -365,7 +406,7 @@ impl Manager {
         &mut self,
         runner: RunnerIndex,
         received: ReceivedJob,
-        reservation: Box<dyn Reservation>,
+        room: Room,
         correlation_id: String,
     ) -> u64 {
         let job = received.job.id;
@@ -424,7 +465,8 @@ impl Manager {
         let run = JobRun {
             received,
             executor: Arc::clone(&working.executor),
-            reservation,
+            reservation: room.reservation,
+            session: room.session,
             client: working.client.clone(),
             info: Arc::clone(&working.info),
             runner: Arc::clone(&working.facts),

@@ -20,7 +20,7 @@ impl Manager {
         let mut forced = self.escalate(&shutdown.borrow_and_update().clone());
         if forced.is_none() {
             tracing::info!("Starting graceful shutdown, waiting for builds to finish");
-            self.reporter.observer.phase(Phase::GracefulShutdown);
+            self.enter(Phase::GracefulShutdown);
         }
         let patience = Instant::now() + REQUEST_PATIENCE;
         let mut requests_over = false;
@@ -59,7 +59,7 @@ impl Manager {
     fn escalate(&self, state: &Shutdown) -> Option<Instant> {
         let Shutdown::Forceful(signal) = state else { return None };
         tracing::warn!(%signal, "Starting forceful shutdown");
-        self.reporter.observer.phase(Phase::ForcefulShutdown);
+        self.enter(Phase::ForcefulShutdown);
         self.interrupt.send_replace(Some(Arc::clone(signal)));
         Some(Instant::now() + self.config.shutdown_timeout())
     }

@@ -1,8 +1,11 @@
 //! Where the stages of one job run.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use session::Terminals;
 
 /// The place of one job: an instance's slot, a set of containers.
 ///
@@ -32,6 +35,12 @@ pub trait Environment: Send + Sync {
 
     /// Completes when the place is lost, with the reason for people.
     async fn lost(&self) -> String;
+
+    /// What opens terminals here, with `directory` as their working directory; none if this place has no terminals.
+    fn terminals(&self, directory: &str) -> Option<Arc<dyn Terminals>> {
+        let _ = directory;
+        None
+    }
 
     /// Gives the place back. `healthy` is false if the place itself failed, so that no other job meets it.
     async fn close(self: Box<Self>, healthy: bool);

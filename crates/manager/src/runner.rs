@@ -7,9 +7,10 @@ use std::time::Duration;
 use config::{Config, ExecutorName, Runner};
 use executors::{Executor, InstanceExecutor, InstanceParts, InstanceStartError};
 use gitlab_api::{
-    Client, ClientError, ClientOptions, InfoFields, JobRequest, RunnerInfo, SecretString, TlsFiles, Token,
+    Client, ClientError, ClientOptions, ExposeSecret as _, Features, InfoFields, JobRequest, RunnerInfo, SecretString, TlsFiles, Token,
 };
 use job::{Product, RunnerFacts, Shell};
+use session::{Session, SessionServer};
 use taskscaler_core::Zone;
 
 use crate::caches::EntryCaches;
@@ -36,6 +37,7 @@ pub(crate) struct Surroundings {
     pub(crate) base: PathBuf,
     pub(crate) local_zone: Zone,
     pub(crate) observer: Option<Arc<dyn gitlab_api::Observer>>,
+    pub(crate) sessions: Option<SessionServer>,
 }
 
 /// A runner entry that takes jobs.
@@ -80,7 +82,7 @@ impl Working {
         let info = RunnerInfo::new(InfoFields {
             executor: executor.kind().to_owned(),
             shell: entry.shell().as_str().to_owned(),
-            features: executor.features(),
+            features: features(&*executor, around),
             labels: global.labels_of(&entry),
             ..InfoFields::of_this_build(
                 &around.identity.product.name,
@@ -102,12 +104,29 @@ impl Working {
         self.entry = entry;
     }
 
-    pub(crate) fn job_request(&self, system_id: &str, long_poll: bool) -> JobRequest {
+    /// A session for the next job, if its executor has terminals and they are served.
+    pub(crate) fn session(&self, around: &Surroundings) -> Option<Session> {
+        let sessions = around.sessions.as_ref()?;
+        self.executor.features().terminal.then(|| sessions.open())
+    }
+
+    pub(crate) fn job_request(
+        &self,
+        around: &Surroundings,
+        long_poll: bool,
+        session: Option<&Session>,
+    ) -> JobRequest {
+        let certificate = around.sessions.as_ref().map(SessionServer::certificate).unwrap_or_default();
+        let session = session.map(|session| gitlab_api::Session {
+            url: session.url().to_owned(),
+            certificate: certificate.to_owned(),
+            authorization: session.authorization().expose_secret().to_owned(),
+        });
         JobRequest {
             token: self.token.clone(),
-            system_id: system_id.to_owned(),
+            system_id: around.identity.system_id.clone(),
             info: Arc::clone(&self.info),
-            session: None,
+            session,
             long_poll,
         }
     }
@@ -156,6 +175,13 @@ pub fn tls_files(entry: &Runner, base: &Path) -> TlsFiles {
         cert_file: file(entry.tls_cert_file.as_ref(), "auth.crt"),
         key_file: file(entry.tls_key_file.as_ref(), "auth.key"),
     }
+}
+
+/// Terminals are offered only where a server leads to them.
+fn features(executor: &dyn Executor, around: &Surroundings) -> Features {
+    let features = executor.features();
+    let served = around.sessions.is_some() && features.terminal;
+    Features { session: served, terminal: served, ..features }
 }
 
 async fn executor(

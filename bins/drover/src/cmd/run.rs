@@ -11,6 +11,7 @@ use clap::{ArgAction, Args};
 use config::Verdict;
 use manager::{BuiltIn, Manager, ManagerOptions, Providers};
 use metrics::{Build, Endpoint, LogCounter, Metrics};
+use session::SessionServer;
 
 use self::file::{Overrides, Watched};
 use self::signals::{Ending, Steering};
@@ -118,11 +119,13 @@ pub(crate) fn run(options: RunArguments, log: &LogArguments) -> Result<Exit, Fai
     }
 
     let endpoint = runtime.block_on(endpoint(&loaded.config))?;
+    let sessions = runtime.block_on(sessions(&loaded.config))?;
     let spool = Spool::create(&std::env::temp_dir())?;
     let identity = identity::identity(&path)?;
     let metrics = Metrics::new(build(&identity), config::local_zone(), &lines);
     let mut manager = ManagerOptions::new(loaded, identity);
     manager.observer = metrics.clone();
+    manager.sessions = sessions;
     manager.base = identity::directory(&path);
     manager.spool = spool.path().to_owned();
     manager.providers = providers;
@@ -156,6 +159,26 @@ async fn endpoint(config: &config::Config) -> Result<Option<Endpoint>, Failure> 
     let address = endpoint.local_addr().context("failed to find the address of the metrics server")?;
     tracing::info!(%address, "Metrics server listening");
     Ok(Some(endpoint))
+}
+
+/// Starts the server of web terminals, if it is configured.
+async fn sessions(config: &config::Config) -> Result<Option<SessionServer>, Failure> {
+    let Some(settings) = &config.session_server else { return Ok(None) };
+    let Some((listen, advertise)) = settings.listen_address.as_deref().zip(settings.advertise_address())
+    else {
+        tracing::info!("[session_server].listen_address not defined, session endpoints disabled");
+        return Ok(None);
+    };
+    let server = SessionServer::start(session::Options {
+        listen: listen.to_owned(),
+        advertise: advertise.to_owned(),
+        timeout: settings.session_timeout(),
+    })
+    .await
+    .context("failed to start the session server")
+    .map_err(|error| Failure::from(error).hint("web terminals are optional: leave `[session_server]` out to have none"))?;
+    tracing::info!(address = %server.address(), advertise, "Session server listening");
+    Ok(Some(server))
 }
 
 fn build(identity: &manager::Identity) -> Build {

@@ -6,9 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use connector::{Client, ConnectionError, Output, Process};
+use session::Terminals;
 use taskscaler::Acquisition;
 
 use super::machines::Machines;
+use super::terminal::InstanceTerminals;
 use crate::environment::{Environment, EnvironmentError, StageEvent, StageHandle, StageOutput, Stop};
 
 /// A broken connection and a vanished instance are noticed in any order; the scaler knows more, so it gets this long.
@@ -110,6 +112,10 @@ impl Environment for InstanceEnvironment {
                 }
             }
         }
+    }
+
+    fn terminals(&self, directory: &str) -> Option<Arc<dyn Terminals>> {
+        Some(Arc::new(InstanceTerminals::new(self.client.clone(), directory)))
     }
 
     async fn close(self: Box<Self>, healthy: bool) {

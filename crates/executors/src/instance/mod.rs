@@ -3,6 +3,7 @@
 mod environment;
 mod machines;
 mod settings;
+mod terminal;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -231,7 +232,7 @@ impl Executor for InstanceExecutor {
 
     fn features(&self) -> Features {
         // No secrets provider is built in, so GitLab must not send jobs that need one.
-        Features { vault_secrets: false, ..Features::INSTANCE }
+        Features { vault_secrets: false, terminal: true, session: true, ..Features::INSTANCE }
     }
 
     fn reserve(&self) -> Result<Box<dyn Reservation>, NoRoom> {

@@ -15,6 +15,7 @@ use gitlab_api::{
 };
 use job::log::{CompiledMasks, LineKind, MaskRules};
 use job::{Context, FeatureFlag, JobFailure, JobResult, Placement, RunnerFacts};
+use session::Session;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use trace::{Delivery, GitLab, JobLog, LogOptions, Undelivered, UploadOptions, Uploader};
@@ -33,6 +34,8 @@ pub struct JobRun {
     pub executor: Arc<dyn Executor>,
     /// Room that was claimed for it.
     pub reservation: Box<dyn Reservation>,
+    /// Leads web terminals to it, if they are served.
+    pub session: Option<Session>,
     /// GitLab.
     pub client: Client,
     /// What GitLab is told of the runner in each update.
@@ -111,7 +114,7 @@ pub async fn run_job(run: JobRun) -> JobReport {
             let signals = Signals::new(uploader.remote(), run.interrupt.clone(), context.timeouts().job);
             let shell = run.runner.shell.as_str();
             script::Driver::new(&*run.executor, &*run.watcher, &*run.caches, shell, context, &log, signals)
-                .drive(run.reservation)
+                .drive(run.reservation, run.session)
                 .await
         }
     };

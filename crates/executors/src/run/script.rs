@@ -7,6 +7,7 @@ use job::log::LineKind;
 use job::{
     Context, Deadline, FailureReason, JobFailure, JobResult, JobStatus, Outcome, Stage, StagePlan, Timeouts,
 };
+use session::Session;
 use trace::JobLog;
 
 use super::JobWatcher;
@@ -73,14 +74,26 @@ impl<'a> Driver<'a> {
         }
     }
 
-    pub(super) async fn drive(mut self, reservation: Box<dyn Reservation>) -> JobResult {
+    pub(super) async fn drive(
+        mut self,
+        reservation: Box<dyn Reservation>,
+        session: Option<Session>,
+    ) -> JobResult {
         self.greet();
         let environment = match self.prepare(reservation).await {
             Ok(environment) => environment,
             Err(failure) => return JobResult::Failed(failure),
         };
         self.watcher.placed(self.context.job().id, environment.place());
+        if let Some((session, terminals)) =
+            session.as_ref().zip(environment.terminals(&self.context.project_dir()))
+        {
+            session.offer(terminals);
+        }
         let outcome = self.stages(&*environment).await;
+        if let Some(session) = session.filter(|_| !matches!(outcome, Err(Trouble::Lost(_)))) {
+            self.see_off(&session, &*environment).await;
+        }
         if self.prepared && !matches!(outcome, Err(Trouble::Lost(_))) {
             self.clean_up(&*environment).await;
         }
@@ -90,6 +103,16 @@ impl<'a> Driver<'a> {
             Err(Trouble::Failed(failure) | Trouble::Halted(failure) | Trouble::Lost(failure)) => {
                 JobResult::Failed(failure)
             }
+        }
+    }
+
+    /// Somebody who is connected may look around after the last stage, until they leave, their time is over, or the job is stopped.
+    async fn see_off(&self, session: &Session, environment: &dyn Environment) {
+        tokio::select! {
+            biased;
+            _ = self.signals.stopped(Scope::BEFORE) => {}
+            _ = environment.lost() => {}
+            () = session.finished(|line| self.log.line(LineKind::Info, line)) => {}
         }
     }
 

@@ -20,8 +20,10 @@ use std::time::{Duration, SystemTime};
 
 pub use secrecy::{ExposeSecret, SecretString};
 
+mod renewal;
 mod target;
 
+pub use renewal::{Renewal, RenewalError};
 pub use target::{AddressError, Target};
 
 /// How commands are run on an instance.
@@ -89,8 +91,10 @@ pub struct ConnectInfo {
     pub internal_addr: Option<String>,
     /// User settings completed by the provider's discovery; a value set by the user wins.
     pub settings: ConnectorSettings,
-    /// When the credentials stop working; the information must be fetched again before that.
+    /// When the credentials stop working; the information must be fetched again before that, or renewed.
     pub expires: Option<SystemTime>,
+    /// How expired credentials are made to work again, where the provider can do that.
+    pub renewal: Option<Renewal>,
 }
 
 // === impl Protocol ===
@@ -178,7 +182,7 @@ impl ConnectInfo {
     /// Information about `instance` with no address yet.
     #[must_use]
     pub fn new(instance: impl Into<String>, settings: ConnectorSettings) -> Self {
-        Self { instance: instance.into(), external_addr: None, internal_addr: None, settings, expires: None }
+        Self { instance: instance.into(), external_addr: None, internal_addr: None, settings, expires: None, renewal: None }
     }
 }
 
@@ -190,6 +194,7 @@ impl fmt::Debug for ConnectInfo {
             .field("internal_addr", &self.internal_addr)
             .field("settings", &self.settings)
             .field("expires", &self.expires)
+            .field("renewal", &self.renewal)
             .finish()
     }
 }

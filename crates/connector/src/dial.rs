@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use connect_info::{ConnectInfo, Protocol, Target};
+use connect_info::{ConnectInfo, Protocol, Renewal, Target};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -23,6 +23,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long one attempt waits for the SSH handshake and the login together.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Credentials that expire sooner than this are renewed first: a login takes some of that time.
+const EXPIRY_MARGIN: Duration = Duration::from_secs(10);
 
 /// The gap after the first attempt: local instances boot in milliseconds.
 const FIRST_GAP: Duration = Duration::from_millis(50);
@@ -122,6 +125,9 @@ pub(crate) struct Dialer {
     instance: Arc<str>,
     target: Target,
     credentials: Credentials,
+    /// How the credentials are made to work again, and until when they work. Held while they are renewed, so that
+    /// connections that are opened together renew them once.
+    renewal: Option<(Renewal, tokio::sync::Mutex<Option<SystemTime>>)>,
     keepalive: Duration,
     host_key: Option<String>,
     options: DialOptions,
@@ -163,6 +169,7 @@ impl Dialer {
             instance: info.instance.as_str().into(),
             target,
             credentials,
+            renewal: info.renewal.clone().map(|renewal| (renewal, tokio::sync::Mutex::new(info.expires))),
             keepalive: info.settings.keepalive(),
             host_key,
             options: options.clone(),
@@ -191,9 +198,27 @@ impl Dialer {
         };
         // Only delays what is sent if it fails.
         let _ = stream.set_nodelay(true);
+        self.renew().await?;
         match timeout(HANDSHAKE_TIMEOUT, self.handshake(stream)).await {
             Ok(done) => done,
             Err(_) => Err(DialError::HandshakeTimeout { address, after: HANDSHAKE_TIMEOUT }),
+        }
+    }
+
+    /// Has expired credentials accepted again. Only once the port answers: an instance that boots for long would use up
+    /// renewals that last a minute each.
+    async fn renew(&self) -> Result<(), DialError> {
+        let Some((renewal, expires)) = &self.renewal else { return Ok(()) };
+        let mut expires = expires.lock().await;
+        if expires.is_none_or(|end| end > SystemTime::now() + EXPIRY_MARGIN) {
+            return Ok(());
+        }
+        match renewal.renew().await {
+            Ok(end) => {
+                *expires = Some(end);
+                Ok(())
+            }
+            Err(source) => Err(DialError::Renewal { instance: self.instance.to_string(), source }),
         }
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use connect_info::{AddressError, Protocol};
+use connect_info::{AddressError, Protocol, RenewalError};
 
 /// Why no connection to an instance came about.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +64,15 @@ pub enum DialError {
         presented: String,
         /// True if the expectation was configured, false if it was remembered from an earlier connection.
         pinned: bool,
+    },
+    /// The credentials had expired and the provider could not have the instance accept them again.
+    #[error("cannot renew the credentials for instance `{instance}`")]
+    Renewal {
+        /// The instance that was asked for.
+        instance: String,
+        /// What the provider said.
+        #[source]
+        source: RenewalError,
     },
     /// The server accepted none of the credentials.
     #[error("authentication refused for user `{user}` (tried {})", .tried.join(", "))]
@@ -187,6 +196,10 @@ impl DialError {
             | Self::Connect { .. }
             | Self::Handshake { .. }
             | Self::HandshakeTimeout { .. } => true,
+            Self::Renewal { source, .. } => match source {
+                RenewalError::Failed(_) => true,
+                RenewalError::Gone(_) => false,
+            },
             Self::Address(_)
             | Self::UnsupportedProtocol { .. }
             | Self::NoCredentials { .. }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{ConnectInfo, ConnectorSettings, GroupError, HeartbeatError};
+use crate::{ConnectInfo, ConnectorSettings, Finding, GroupError, HeartbeatError};
 
 /// The provider's name for one instance, unique within its group for all time.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -110,6 +110,13 @@ pub trait InstanceGroup: Send + Sync + 'static {
     async fn fate(&self, id: &InstanceId) -> Option<String> {
         let _ = id;
         None
+    }
+
+    /// Examines credentials, permissions and the settings of the group, without changing anything: what works and what
+    /// will go wrong. Slow, and asked for by people only. May be called instead of [`init`](Self::init), with the
+    /// configuration alone. Providers that have nothing to examine say nothing.
+    async fn diagnose(&self) -> Vec<Finding> {
+        Vec::new()
     }
 
     /// Completes when something may have changed, as a hint to call [`update`](Self::update) at once. Hints may be lost or spurious.

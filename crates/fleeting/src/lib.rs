@@ -17,10 +17,14 @@
 pub mod conformance;
 
 mod error;
+mod finding;
 mod group;
 mod plugin_config;
 
-pub use connect_info::{ConnectInfo, ConnectorSettings, ExposeSecret, Os, Protocol, SecretString};
+pub use connect_info::{
+    ConnectInfo, ConnectorSettings, ExposeSecret, Os, Protocol, Renewal, RenewalError, SecretString,
+};
 pub use error::{GroupError, HeartbeatError};
+pub use finding::{Finding, Severity};
 pub use group::{Changed, GroupInfo, InstanceGroup, InstanceId, InstanceState, Seen};
 pub use plugin_config::PluginConfig;

@@ -9,7 +9,7 @@ use crate::failure::go_duration;
 use crate::flags::{FeatureFlag, FeatureFlags};
 use crate::inputs;
 use crate::paths::{self, Paths};
-use crate::runner::{Placement, RunnerFacts};
+use crate::runner::{Helper, Placement, RunnerFacts};
 use crate::settings::{BuildSettings, GitStrategy};
 use crate::setup::{self, SetupError};
 use crate::shell::{Script, posix};
@@ -212,6 +212,26 @@ impl Context {
                 .find(|variable| variable.key == "CI_COMMIT_REF_PROTECTED")
                 .is_some_and(|variable| variables::parse_bool(&variable.value))
         })
+    }
+
+    /// Whether some stage of the job, however it ends, may call the helper.
+    #[must_use]
+    pub fn needs_helper(&self) -> bool {
+        [
+            Stage::RestoreCache,
+            Stage::DownloadArtifacts,
+            Stage::ArchiveCache(Outcome::Success),
+            Stage::ArchiveCache(Outcome::Failure),
+            Stage::UploadArtifacts(Outcome::Success),
+            Stage::UploadArtifacts(Outcome::Failure),
+        ]
+        .into_iter()
+        .any(|stage| self.is_needed(stage))
+    }
+
+    /// The helper for the scripts that are made from here on: the one of the place that the job got.
+    pub fn set_helper(&mut self, helper: Helper) {
+        self.runner.helper = helper;
     }
 
     /// `CI_JOB_STATUS` for the scripts that are made from here on.

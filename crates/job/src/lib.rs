@@ -44,7 +44,9 @@ pub use flags::{FeatureFlag, FeatureFlags};
 pub use inputs::InputError;
 pub use job_payload::{ExposeSecret, SecretString};
 pub use paths::ClonePathError;
-pub use runner::{Isolation, Layout, Placement, Product, RemoteCache, RunnerFacts, TempAccess, TlsFiles};
+pub use runner::{
+    Helper, Isolation, Layout, Placement, Product, RemoteCache, RunnerFacts, TempAccess, TlsFiles,
+};
 pub use settings::{
     Attempts, BuildSettings, DurationError, GitStrategy, SubmoduleStrategy, parse_go_duration,
 };

@@ -66,14 +66,24 @@ pub struct RunnerFacts {
     pub prepare_timeout: Option<Duration>,
     /// Bound of the checkout with all its attempts; none means the job timeout.
     pub get_sources_timeout: Option<Duration>,
-    /// Command of the helper that moves caches and artifacts, found beside the job.
-    pub helper: String,
+    /// The helper that moves caches and artifacts, found beside the job.
+    pub helper: Helper,
     /// Bound of one artifact upload; none means the helper's own.
     pub artifact_upload_timeout: Option<Duration>,
     /// How long the helper waits for the answer to an upload; none means the helper's own.
     pub artifact_response_header_timeout: Option<Duration>,
     /// Caches above this many bytes are not uploaded; 0 means no bound.
     pub max_uploaded_archive_size: u64,
+}
+
+/// A program beside the job that moves its caches and artifacts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Helper {
+    /// The program: a path, or a name that the shell finds. It is one word.
+    pub command: String,
+    /// It is Drover's, which takes signed addresses from its environment. GitLab Runner's takes them as arguments only, where every
+    /// user of the machine can read them.
+    pub is_drover: bool,
 }
 
 /// The program that runs jobs, as it presents itself in the log, in variables and to git servers.
@@ -201,11 +211,28 @@ impl RunnerFacts {
             safe_directory_checkout: false,
             prepare_timeout: None,
             get_sources_timeout: None,
-            helper: "gitlab-runner".to_owned(),
+            helper: Helper::default(),
             artifact_upload_timeout: None,
             artifact_response_header_timeout: None,
             max_uploaded_archive_size: 0,
         }
+    }
+}
+
+// === impl Helper ===
+
+impl Helper {
+    /// Drover's own, at this path.
+    #[must_use]
+    pub fn drover(path: impl Into<String>) -> Self {
+        Self { command: path.into(), is_drover: true }
+    }
+}
+
+impl Default for Helper {
+    /// GitLab Runner, where the shell finds it.
+    fn default() -> Self {
+        Self { command: "gitlab-runner".to_owned(), is_drover: false }
     }
 }
 

@@ -14,10 +14,11 @@ pub use autoscaler::{
 pub use cache::{AzureCache, Cache, CacheType, GcsCache, S3AuthType, S3Cache, S3Encryption};
 pub use docker::{Docker, Isolation, PullPolicy, Service};
 pub use global::{
-    Config, Experimental, LogFormat, LogLevel, MachineDefaults, SessionServer, ShutdownDrain, UsageLogger,
+    Config, Experimental, LogFormat, LogLevel, MachineDefaults, SessionServer, ShutdownDrain, Status,
+    UsageLogger,
 };
 pub use machine::{Machine, MachineAutoscaling};
 pub use runner::{
-    Artifact, BootVerify, CustomBuildDir, JobQueuingDuration, MetricsReferee, Monitoring, Referees, Runner,
-    RunnerExperimental, Shell, Ssh, short_token,
+    Artifact, BootVerify, CustomBuildDir, Helper, HelperInstall, JobQueuingDuration, MetricsReferee,
+    Monitoring, Referees, Runner, RunnerExperimental, Shell, Ssh, short_token,
 };

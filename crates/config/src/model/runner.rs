@@ -94,6 +94,8 @@ section! {
         custom_build_dir: Option<CustomBuildDir>;
         /// Uploads of artifacts.
         artifact: Option<Artifact>;
+        /// The helper on instances. Drover's own; GitLab Runner ignores it.
+        helper: Option<Helper> => restart;
         /// Cache shared between jobs.
         cache: Option<Cache>;
         /// What is measured for each job.
@@ -138,6 +140,33 @@ section! {
         upload_timeout: Option<Duration>, default "1h";
         /// Limit for the server's answer once everything is sent.
         response_header_timeout: Option<Duration>, default "10m";
+    }
+}
+
+section! {
+    /// The program that moves artifacts and caches of jobs on instances. The table is Drover's own; GitLab Runner ignores it.
+    pub struct Helper = "[runners.helper]" {
+        /// Put Drover's helper on instances: where no other is configured or of this version, always, or never. One that cannot
+        /// be put there is replaced by what is there.
+        install: Option<HelperInstall>, default "missing";
+        /// Helper that is on the instances already.
+        command: Option<String>;
+        /// Folder on the instance for Drover's helper.
+        path: Option<String>, default "~/.drover";
+        /// Folder on the manager with `<architecture>/drover-helper`.
+        binaries: Option<String>, default "helper beside the program, else /usr/lib/drover/helper";
+    }
+}
+
+choice! {
+    /// When Drover's helper is put on instances.
+    pub enum HelperInstall {
+        /// Where no helper is configured, and none of this version is there.
+        Missing = "missing",
+        /// On every instance.
+        Always = "always",
+        /// On none.
+        Never = "never",
     }
 }
 

@@ -31,16 +31,35 @@ pub struct ArchiverArgs {
     #[arg(long, default_value = "", value_parser = crate::flags::path)]
     pub alternate_file: PathBuf,
     /// Signed URL to upload to
-    #[arg(long, default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "DROVER_CACHE_URL",
+        default_value = "",
+        hide_default_value = true,
+        hide_env_values = true
+    )]
     pub url: String,
     /// URL with credentials of the machine (not supported)
     #[arg(long, default_value = "", hide = true)]
     pub gocloud_url: String,
     /// Signed URL that tells whether the server has the archive
-    #[arg(long, default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "DROVER_CACHE_CHECK_URL",
+        default_value = "",
+        hide_default_value = true,
+        hide_env_values = true
+    )]
     pub check_url: String,
-    /// Header of the upload, `Name: value`
-    #[arg(long = "header", value_name = "HEADER", allow_hyphen_values = true)]
+    /// Header of the upload, `Name: value`; the variable has one a line
+    #[arg(
+        long = "header",
+        env = "DROVER_CACHE_HEADERS",
+        hide_env_values = true,
+        value_delimiter = '\n',
+        value_name = "HEADER",
+        allow_hyphen_values = true
+    )]
     pub headers: Vec<String>,
     /// File with environment variables
     #[arg(long, default_value = "", value_parser = crate::flags::path)]

@@ -22,16 +22,40 @@ pub struct ExtractorArgs {
     #[arg(long, default_value = "", value_parser = crate::flags::path)]
     pub file: PathBuf,
     /// Signed URL to download from
-    #[arg(long, default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "DROVER_CACHE_URL",
+        default_value = "",
+        hide_default_value = true,
+        hide_env_values = true
+    )]
     pub url: String,
     /// Signed URL that tells how old the object behind `--url` is
-    #[arg(long, default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "DROVER_CACHE_HEAD_URL",
+        default_value = "",
+        hide_default_value = true,
+        hide_env_values = true
+    )]
     pub head_url: String,
     /// Signed URL of the cache under its other name
-    #[arg(long, default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "DROVER_CACHE_ALTERNATE_URL",
+        default_value = "",
+        hide_default_value = true,
+        hide_env_values = true
+    )]
     pub alternate_url: String,
     /// Signed URL that tells how old the object behind `--alternate-url` is
-    #[arg(long, default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "DROVER_CACHE_ALTERNATE_HEAD_URL",
+        default_value = "",
+        hide_default_value = true,
+        hide_env_values = true
+    )]
     pub alternate_head_url: String,
     /// URL with credentials of the machine (not supported)
     #[arg(long, default_value = "", hide = true)]

@@ -18,7 +18,7 @@ pub(super) fn download(writer: &mut Writer, context: &Context) {
             writer.notice(&format!("Downloading artifacts for {} ({})...", dependency.name, dependency.id));
             let id = dependency.id.to_string();
             let call = command([
-                context.runner.helper.as_str(),
+                context.runner.helper.command.as_str(),
                 "artifacts-downloader",
                 "--url",
                 &context.runner.url,
@@ -46,10 +46,16 @@ pub(super) fn upload(writer: &mut Writer, context: &Context, outcome: Outcome) {
 
 fn uploader(context: &Context, artifact: &Artifact) -> String {
     let id = context.job.id.to_string();
-    let mut words: Vec<String> =
-        [context.runner.helper.as_str(), "artifacts-uploader", "--url", &context.runner.url, "--id", &id]
-            .map(str::to_owned)
-            .to_vec();
+    let mut words: Vec<String> = [
+        context.runner.helper.command.as_str(),
+        "artifacts-uploader",
+        "--url",
+        &context.runner.url,
+        "--id",
+        &id,
+    ]
+    .map(str::to_owned)
+    .to_vec();
     let mut option = |flag: &str, value: &str| {
         if !value.is_empty() {
             words.extend([flag.to_owned(), value.to_owned()]);

@@ -1,5 +1,7 @@
 //! Restoring and saving caches.
 
+use std::borrow::Cow;
+
 use super::exports::{Files, enter_project, exports};
 use super::writer::{Writer, command, quote};
 use crate::cache::{CacheEntry, CacheKey, CachePolicy};
@@ -89,21 +91,15 @@ fn remove_paths(writer: &mut Writer, context: &Context, cache: &CacheEntry) {
 fn extractor(context: &Context, key: &CacheKey) -> String {
     let file = archive_path(context, &key.name);
     let timeout = context.settings.cache_request_timeout.to_string();
-    let mut words =
-        vec![context.runner.helper.as_str(), "cache-extractor", "--file", &file, "--timeout", &timeout];
+    let mut call = Call::new(context, "cache-extractor");
+    call.words(["--file", &file, "--timeout", &timeout]);
     if let Some(remote) = context.placement.remote_cache.get(&key.name) {
-        for (flag, url) in [
-            ("--url", &remote.get_url),
-            ("--head-url", &remote.head_url),
-            ("--alternate-url", &remote.alternate_get_url),
-            ("--alternate-head-url", &remote.alternate_head_url),
-        ] {
-            if !url.is_empty() {
-                words.extend([flag, url.as_str()]);
-            }
-        }
+        call.signed("--url", "DROVER_CACHE_URL", &remote.get_url);
+        call.signed("--head-url", "DROVER_CACHE_HEAD_URL", &remote.head_url);
+        call.signed("--alternate-url", "DROVER_CACHE_ALTERNATE_URL", &remote.alternate_get_url);
+        call.signed("--alternate-head-url", "DROVER_CACHE_ALTERNATE_HEAD_URL", &remote.alternate_head_url);
     }
-    command(words)
+    call.line()
 }
 
 fn archive_one(writer: &mut Writer, context: &Context, cache: &CacheEntry) {
@@ -122,37 +118,81 @@ fn archive_one(writer: &mut Writer, context: &Context, cache: &CacheEntry) {
     let alternate = archive_path(context, &key.alternate);
     let timeout = context.settings.cache_request_timeout.to_string();
     let most = context.runner.max_uploaded_archive_size.to_string();
-    let mut words =
-        vec![context.runner.helper.as_str(), "cache-archiver", "--file", &file, "--timeout", &timeout];
-    words.extend(["--alternate-file", &alternate]);
+    let mut call = Call::new(context, "cache-archiver");
+    call.words(["--file", &file, "--timeout", &timeout, "--alternate-file", &alternate]);
     if context.runner.max_uploaded_archive_size > 0 {
-        words.extend(["--max-uploaded-archive-size", &most]);
+        call.words(["--max-uploaded-archive-size", &most]);
     }
     for path in &cache.paths {
-        words.extend(["--path", path]);
+        call.words(["--path", path]);
     }
     if cache.untracked {
-        words.push("--untracked");
+        call.words(["--untracked"]);
     }
-    let mut headers = Vec::new();
     if let Some(remote) = context.placement.remote_cache.get(&key.name)
         && !remote.put_url.is_empty()
     {
-        words.extend(["--url", &remote.put_url]);
-        headers = remote.put_headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-        if !remote.check_url.is_empty() {
-            words.extend(["--check-url", &remote.check_url]);
-        }
-    }
-    for header in &headers {
-        words.extend(["--header", header]);
+        call.signed("--url", "DROVER_CACHE_URL", &remote.put_url);
+        call.signed("--check-url", "DROVER_CACHE_CHECK_URL", &remote.check_url);
+        call.headers(&remote.put_headers);
     }
     writer.notice(&format!("Creating cache {}...", key.readable));
-    writer.line(format!("if {}; then", command(words)));
+    writer.line(format!("if {}; then", call.line()));
     writer.notice("Created cache");
     writer.line("else");
     writer.warning("Failed to create cache");
     writer.line("fi");
+}
+
+/// A call of the helper. What signs a request is kept from the list of processes where the helper allows it.
+struct Call<'a> {
+    is_drover: bool,
+    assignments: String,
+    words: Vec<Cow<'a, str>>,
+}
+
+impl<'a> Call<'a> {
+    fn new(context: &'a Context, name: &'a str) -> Self {
+        let helper = &context.runner.helper;
+        Self {
+            is_drover: helper.is_drover,
+            assignments: String::new(),
+            words: vec![helper.command.as_str().into(), name.into()],
+        }
+    }
+
+    fn words(&mut self, words: impl IntoIterator<Item = &'a str>) {
+        self.words.extend(words.into_iter().map(Cow::Borrowed));
+    }
+
+    /// A signed address, if there is one.
+    fn signed(&mut self, flag: &'a str, variable: &str, url: &'a str) {
+        if url.is_empty() {
+            return;
+        }
+        if self.is_drover {
+            self.assign(variable, url);
+        } else {
+            self.words([flag, url]);
+        }
+    }
+
+    fn headers(&mut self, headers: &[(String, String)]) {
+        let lines = headers.iter().map(|(name, value)| format!("{name}: {value}"));
+        if !self.is_drover {
+            self.words.extend(lines.flat_map(|header| ["--header".into(), header.into()]));
+        } else if !headers.is_empty() {
+            self.assign("DROVER_CACHE_HEADERS", &lines.collect::<Vec<_>>().join("\n"));
+        }
+    }
+
+    fn assign(&mut self, variable: &str, value: &str) {
+        self.assignments.push_str(&format!("{variable}={} ", quote(value)));
+    }
+
+    fn line(&self) -> String {
+        format!("{}{}", self.assignments, command(self.words.iter().map(Cow::as_ref)))
+    }
 }
 
 /// Where the archive is on the machine.
@@ -167,7 +207,7 @@ pub(super) fn with_helper(
     otherwise: &str,
     commands: impl FnOnce(&mut Writer),
 ) {
-    let helper = &context.runner.helper;
+    let helper = &context.runner.helper.command;
     writer.line(format!("if command -v {} >/dev/null 2>&1; then", quote(helper)));
     commands(writer);
     // Keeps the branch a command when there was nothing to say.

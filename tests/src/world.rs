@@ -63,6 +63,8 @@ impl World {
         options.base = folder.path().to_owned();
         options.spool = spool;
         options.observer = observer;
+        options.sessions =
+            manager::session_server(&options.loaded.config).await.expect("the session server starts");
         let manager = Manager::new(options);
         let view = manager.view();
         let (control, controlled) = manager::control();

@@ -15,6 +15,17 @@ use crate::violation::seconds;
 pub(crate) use decide::{Patch, Update};
 pub(crate) use record::{Inner, JobRecord, Shared, expect_confirmation, watch_running};
 
+/// What a runner's session server wants of those who open a terminal in a job.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Address; `/exec` below it is the terminal.
+    pub url: String,
+    /// The only certificate to trust, in PEM.
+    pub certificate: String,
+    /// Value of the header `Authorization`.
+    pub authorization: String,
+}
+
 /// A job of the mock. Clones are handles on the same job.
 #[derive(Debug, Clone)]
 pub struct Job {
@@ -201,6 +212,26 @@ impl fmt::Display for JobState {
     }
 }
 
+// === impl Session ===
+
+impl Session {
+    pub(crate) fn of(body: &serde_json::Value) -> Option<Self> {
+        let session = body.get("session")?;
+        let member = |name: &str| Some(session.get(name)?.as_str()?.to_owned());
+        Some(Self {
+            url: member("url")?,
+            certificate: member("certificate")?,
+            authorization: member("authorization")?,
+        })
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
 // === impl Job ===
 
 impl Job {
@@ -226,6 +257,12 @@ impl Job {
     #[must_use]
     pub fn state(&self) -> JobState {
         self.record.read(|inner| inner.state)
+    }
+
+    /// How its runner's session server is reached, if the runner has one.
+    #[must_use]
+    pub fn session(&self) -> Option<Session> {
+        self.record.read(|inner| inner.session.clone())
     }
 
     /// The log as far as it is kept (see [`LogRetention`](crate::LogRetention)).

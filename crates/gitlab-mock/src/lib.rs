@@ -51,7 +51,7 @@ pub use builder::{ArtifactSpec, CacheSpec, GitSource, JobBuilder, JobVariable};
 pub use config::{Config, LogRetention, OnChange};
 pub use endpoint::Endpoint;
 pub use fault::{Fault, FaultAction, FaultId, FaultReport};
-pub use job::{ArtifactView, Calls, Job, JobState, JobView, StoredArtifact, Transition, WaitError};
+pub use job::{ArtifactView, Calls, Job, JobState, JobView, Session, StoredArtifact, Transition, WaitError};
 pub use mock::{GitlabMock, StartError};
 pub use report::{Percentiles, Summary};
 pub use repository::{GitError, Repository};

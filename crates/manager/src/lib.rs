@@ -33,5 +33,5 @@ pub use control::{Control, Controlled, Shutdown, control};
 pub use events::{JobLine, Jobs, Observer, Silent};
 pub use manager::{Ended, Manager, ManagerOptions, View};
 pub use providers::{BuiltIn, Providers};
-pub use runner::{Identity, tls_files};
+pub use runner::{Identity, session_server, tls_files};
 pub use watch::{EntryObserver, JobIntake, Phase, Requests, RunnerWatch};

@@ -177,6 +177,27 @@ pub fn tls_files(entry: &Runner, base: &Path) -> TlsFiles {
     }
 }
 
+/// Starts the server of web terminals, if `[session_server]` has an address to listen on.
+///
+/// # Errors
+/// [`session::StartError`]
+pub async fn session_server(config: &Config) -> Result<Option<SessionServer>, session::StartError> {
+    let settings = config.session_server.as_ref();
+    let addresses = settings.and_then(|all| all.listen_address.as_deref().zip(all.advertise_address()));
+    let Some((settings, (listen, advertise))) = settings.zip(addresses) else {
+        tracing::info!("[session_server].listen_address not defined, session endpoints disabled");
+        return Ok(None);
+    };
+    let options = session::Options {
+        listen: listen.to_owned(),
+        advertise: advertise.to_owned(),
+        timeout: settings.session_timeout(),
+    };
+    let server = SessionServer::start(options).await?;
+    tracing::info!(address = %server.address(), advertise, "Session server listening");
+    Ok(Some(server))
+}
+
 /// Terminals are offered only where a server leads to them.
 fn features(executor: &dyn Executor, around: &Surroundings) -> Features {
     let features = executor.features();

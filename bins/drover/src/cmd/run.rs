@@ -11,10 +11,10 @@ use clap::{ArgAction, Args};
 use config::Verdict;
 use manager::{BuiltIn, Manager, ManagerOptions, Providers};
 use metrics::{Build, Endpoint, LogCounter, Metrics};
-use session::SessionServer;
 
 use self::file::{Overrides, Watched};
 use self::signals::{Ending, Steering};
+use super::status::{self, Answering};
 use crate::arguments::{ConfigArguments, Flag, LogArguments, filled};
 use crate::failure::{Exit, Failure};
 use crate::identity;
@@ -119,9 +119,15 @@ pub(crate) fn run(options: RunArguments, log: &LogArguments) -> Result<Exit, Fai
     }
 
     let endpoint = runtime.block_on(endpoint(&loaded.config))?;
-    let sessions = runtime.block_on(sessions(&loaded.config))?;
+    let sessions = runtime
+        .block_on(manager::session_server(&loaded.config))
+        .context("failed to start the session server")
+        .map_err(|error| {
+            Failure::from(error).hint("web terminals are optional: without `[session_server]` there are none")
+        })?;
     let spool = Spool::create(&std::env::temp_dir())?;
     let identity = identity::identity(&path)?;
+    let (socket, shown) = (status::socket_path(&loaded.config, &path), loaded.config.clone());
     let metrics = Metrics::new(build(&identity), config::local_zone(), &lines);
     let mut manager = ManagerOptions::new(loaded, identity);
     manager.observer = metrics.clone();
@@ -133,10 +139,17 @@ pub(crate) fn run(options: RunArguments, log: &LogArguments) -> Result<Exit, Fai
 
     let ending = runtime.block_on(async {
         let manager = Manager::new(manager);
+        let view = manager.view();
         if let Some(endpoint) = endpoint {
-            tokio::spawn(endpoint.serve(Arc::clone(&metrics), manager.view().jobs));
+            let endpoint = status::on_endpoint(endpoint, &shown, &view);
+            tokio::spawn(endpoint.serve(Arc::clone(&metrics), view.jobs.clone()));
         }
-        steering.run(manager, &mut file, &logging, &metrics).await
+        let answering = Answering::start(socket, view).await;
+        let ending = steering.run(manager, &mut file, &logging, &metrics).await;
+        if let Some(answering) = answering {
+            answering.end().await;
+        }
+        ending
     });
     // Whatever still runs ends with the process.
     runtime.shutdown_background();
@@ -159,26 +172,6 @@ async fn endpoint(config: &config::Config) -> Result<Option<Endpoint>, Failure> 
     let address = endpoint.local_addr().context("failed to find the address of the metrics server")?;
     tracing::info!(%address, "Metrics server listening");
     Ok(Some(endpoint))
-}
-
-/// Starts the server of web terminals, if it is configured.
-async fn sessions(config: &config::Config) -> Result<Option<SessionServer>, Failure> {
-    let Some(settings) = &config.session_server else { return Ok(None) };
-    let Some((listen, advertise)) = settings.listen_address.as_deref().zip(settings.advertise_address())
-    else {
-        tracing::info!("[session_server].listen_address not defined, session endpoints disabled");
-        return Ok(None);
-    };
-    let server = SessionServer::start(session::Options {
-        listen: listen.to_owned(),
-        advertise: advertise.to_owned(),
-        timeout: settings.session_timeout(),
-    })
-    .await
-    .context("failed to start the session server")
-    .map_err(|error| Failure::from(error).hint("web terminals are optional: leave `[session_server]` out to have none"))?;
-    tracing::info!(address = %server.address(), advertise, "Session server listening");
-    Ok(Some(server))
 }
 
 fn build(identity: &manager::Identity) -> Build {

@@ -12,7 +12,7 @@ use super::{Call, JsonCall};
 use crate::body::{self, Reply, with_header};
 use crate::config::OnChange;
 use crate::core::Core;
-use crate::job::{JobRecord, JobState, expect_confirmation, watch_running};
+use crate::job::{JobRecord, JobState, Session, expect_confirmation, watch_running};
 use crate::payload::{DependencyFacts, Facts, payload};
 use crate::runner::RunnerRecord;
 
@@ -104,6 +104,8 @@ fn take(runner: &RunnerRecord, body: &Value) -> Option<(Arc<JobRecord>, usize)> 
     loop {
         let (job, size) = runner.pop()?;
         if job.update(|inner, now| inner.give(Some(system_id(body)), &features, now)) {
+            let session = Session::of(body);
+            job.update(|inner, _| inner.session = session);
             return Some((job, size));
         }
     }

@@ -21,7 +21,8 @@ Examples:
   drover demo                                see it work, with nothing to set up
   drover config check                        is the configuration fit for use?
   drover register --url https://gitlab.example.com --token \"$TOKEN\" --executor instance
-  drover run                                 take jobs until told to stop";
+  drover run                                 take jobs until told to stop
+  drover explain                             what does it do, and why?";
 
 /// Takes CI jobs from GitLab and runs them on instances that it scales itself.
 ///
@@ -75,6 +76,7 @@ pub(crate) struct ConfigArguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(cmd::run::RunArguments),
+    Explain(cmd::explain::ExplainArguments),
     Demo(cmd::demo::DemoArguments),
     Register(Box<cmd::register::RegisterArguments>),
     Verify(cmd::verify::VerifyArguments),

@@ -26,6 +26,9 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|first| first == LOCAL_INSTANCE) {
         return finish(cmd::local_instance());
     }
+    if let Some(exit) = cmd::helper::helper() {
+        return exit;
+    }
     finish(cmd::run(Arguments::parse()))
 }
 

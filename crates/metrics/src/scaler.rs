@@ -19,22 +19,7 @@ const STATES: [&str; 8] =
 /// States of a slot whose time is added up.
 const SLOT_STATES: [&str; 4] = ["acquired", "idle", "unavailable", "unhealthy"];
 /// Every reason that a decision may have.
-const WHYS: [&str; 14] = [
-    "no_listing",
-    "shutting_down",
-    "launching",
-    "at_max_instances",
-    "throttled",
-    "backoff",
-    "waiting_for_instances",
-    "guard_exceeded",
-    "removing",
-    "deletion_failing",
-    "kept_idle",
-    "too_young_to_remove",
-    "no_policy_matches",
-    "nothing_to_do",
-];
+const WHYS: [&str; Why::NAMES.len()] = Why::NAMES;
 /// Every reason for which an instance goes; the last one is not the scaler's.
 const REMOVALS: [&str; 12] = [
     "idle",
@@ -106,7 +91,10 @@ pub(crate) struct Sums {
     desired: i64,
     max_instances: i64,
     whys: [bool; WHYS.len()],
-    policy: Option<[f64; 4]>,
+    policy: Option<[f64; 5]>,
+    wanted: i64,
+    backoff_failures: i64,
+    held_until: i64,
 }
 
 // === impl Scaling ===
@@ -350,11 +338,25 @@ impl Sums {
             *any |= this;
         }
         let index = report.policy.index.and_then(|index| u32::try_from(index).ok());
+        self.wanted += i64::from(report.wanted.uncapped);
+        for why in &report.why {
+            let until = match why {
+                Why::BackoffUntil { until, failures, .. } => {
+                    self.backoff_failures = self.backoff_failures.max(i64::from(*failures));
+                    until
+                }
+                Why::ThrottledUntil { until, .. } => until,
+                _ => continue,
+            };
+            self.held_until = self.held_until.max(until.timestamp());
+        }
+        let until = report.policy.until.map_or(0.0, |until| until.timestamp_millis() as f64 / 1000.0);
         self.policy = Some([
             index.map_or(-1.0, f64::from),
             f64::from(inputs.idle_count),
             report.policy.idle_time.as_secs_f64(),
             f64::from(report.wanted.idle),
+            until,
         ]);
     }
 
@@ -378,12 +380,16 @@ impl Sums {
         for (why, holds) in WHYS.iter().zip(self.whys) {
             text.row(Id::ScalingReason, entry, &[why], u8::from(holds));
         }
-        if let Some([index, idle_count, idle_time, idle_wanted]) = self.policy {
+        if let Some([index, idle_count, idle_time, idle_wanted, until]) = self.policy {
             text.row(Id::Policy, entry, &[], index);
             text.row(Id::PolicyIdleCount, entry, &[], idle_count);
             text.row(Id::PolicyIdleTime, entry, &[], idle_time);
             text.row(Id::PolicyIdleWanted, entry, &[], idle_wanted);
+            text.row(Id::PolicyUntil, entry, &[], until);
         }
+        text.row(Id::WantedInstances, entry, &[], self.wanted);
+        text.row(Id::BackoffFailures, entry, &[], self.backoff_failures);
+        text.row(Id::HeldUntil, entry, &[], self.held_until);
     }
 }
 
@@ -405,28 +411,9 @@ fn states(counts: &Counts) -> [u32; STATES.len()] {
 fn whys(report: &Report) -> [bool; WHYS.len()] {
     let mut holds = [false; WHYS.len()];
     for why in &report.why {
-        holds[why_index(why)] = true;
+        holds[why.position()] = true;
     }
     holds
-}
-
-fn why_index(why: &Why) -> usize {
-    match why {
-        Why::NoListing => 0,
-        Why::ShuttingDown => 1,
-        Why::Launching { .. } => 2,
-        Why::AtMaxInstances { .. } => 3,
-        Why::ThrottledUntil { .. } => 4,
-        Why::BackoffUntil { .. } => 5,
-        Why::WaitingForInstances { .. } => 6,
-        Why::GuardExceeded { .. } => 7,
-        Why::Removing { .. } => 8,
-        Why::DeletionFailing { .. } => 9,
-        Why::KeptIdle { .. } => 10,
-        Why::TooYoungToRemove { .. } => 11,
-        Why::NoPolicyMatches => 12,
-        Why::NothingToDo => 13,
-    }
 }
 
 /// Index in [`REMOVALS`].

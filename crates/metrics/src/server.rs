@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use manager::{Jobs, Phase};
+use status::Document;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -40,12 +41,17 @@ const LIST_VERSION: HeaderName = HeaderName::from_static("x-list-version");
 #[derive(Debug)]
 pub struct Endpoint {
     listener: TcpListener,
+    status: Option<Status>,
 }
+
+/// Makes the document that `/status` shows.
+struct Status(Box<dyn Fn() -> Document + Send + Sync>);
 
 /// What the endpoint shows.
 struct Shown {
     metrics: Arc<Metrics>,
     jobs: Jobs,
+    status: Option<Status>,
 }
 
 // === impl Endpoint ===
@@ -65,7 +71,13 @@ impl Endpoint {
             },
             None => TcpListener::bind(address).await?,
         };
-        Ok(Self { listener })
+        Ok(Self { listener, status: None })
+    }
+
+    /// Shows `/status` (JSON) and `/status.html` too. `document` must not block.
+    #[must_use]
+    pub fn with_status(self, document: impl Fn() -> Document + Send + Sync + 'static) -> Self {
+        Self { status: Some(Status(Box::new(document))), ..self }
     }
 
     /// The address that was bound.
@@ -78,7 +90,7 @@ impl Endpoint {
 
     /// Serves until it is dropped. `jobs` are those of the manager's [`View`](manager::View).
     pub async fn serve(self, metrics: Arc<Metrics>, jobs: Jobs) -> Infallible {
-        let shown = Arc::new(Shown { metrics, jobs });
+        let shown = Arc::new(Shown { metrics, jobs, status: self.status });
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = tokio::task::JoinSet::new();
         loop {
@@ -144,8 +156,42 @@ impl Shown {
                 answer
             }
             "/debug/process/state" => text(StatusCode::OK, format!("{}\n", self.metrics.phase().as_str())),
+            "/status" | "/status.html" => match &self.status {
+                Some(Status(document)) if path == "/status" => json(&document()),
+                Some(Status(document)) => html(status::page(&document())),
+                None => text(
+                    StatusCode::NOT_FOUND,
+                    "not found: `page = true` in the table `[status]` of the configuration switches it on\n".to_owned(),
+                ),
+            },
             _ => text(StatusCode::NOT_FOUND, "not found\n".to_owned()),
         }
+    }
+}
+
+fn json(document: &Document) -> Response<Full<Bytes>> {
+    let Ok(body) = serde_json::to_string_pretty(document) else {
+        return text(StatusCode::INTERNAL_SERVER_ERROR, "the status cannot be written\n".to_owned());
+    };
+    let mut answer = text(StatusCode::OK, body + "\n");
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+/// The browser is told to load and run nothing, whatever the page should come to hold.
+fn html(page: String) -> Response<Full<Bytes>> {
+    let mut answer = text(StatusCode::OK, page);
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    answer
+}
+
+impl std::fmt::Debug for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Status")
     }
 }
 

@@ -251,8 +251,17 @@ table! {
         "`idle_time` of the policy in force."
     PolicyIdleWanted = "drover_policy_idle_wanted" Gauge Runner [] Drover Decisions
         "Idle slots that the policy in force asks for, `scale_factor` applied."
+    PolicyUntil = "drover_policy_until_timestamp_seconds" Gauge Runner [] Drover Decisions
+        "When another policy takes over, in seconds since 1970; 0 if that is not within a week."
     PolicySwitchesTotal = "drover_policy_switches_total" Counter Runner [] Drover Decisions
         "How often another policy came into force."
+
+    BackoffFailures = "drover_scaling_backoff_failures" Gauge Runner [] Drover Decisions
+        "Failures in a row after which the next instance waits; 0 without a back-off."
+    HeldUntil = "drover_scaling_held_until_timestamp_seconds" Gauge Runner [] Drover Decisions
+        "Until when a back-off or `scale_throttle` holds the next instance, in seconds since 1970; 0 if neither does."
+    WantedInstances = "drover_instances_wanted" Gauge Runner [] Drover Decisions
+        "Instances that would be wanted without a maximum."
 
     VersionInfo = "gitlab_runner_version_info" Gauge Process ["name", "version", "revision", "branch", "go_version", "built_at", "os", "architecture"] GitlabRunner Process
         "Always 1; the labels say what was built. `go_version` is empty: there is none."

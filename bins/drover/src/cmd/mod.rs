@@ -3,10 +3,13 @@
 pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod demo;
+pub(crate) mod explain;
+pub(crate) mod helper;
 pub(crate) mod list;
 pub(crate) mod register;
 pub(crate) mod reset_token;
 pub(crate) mod run;
+pub(crate) mod status;
 pub(crate) mod unregister;
 pub(crate) mod verify;
 
@@ -18,6 +21,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let logging = &arguments.logging;
     match arguments.command {
         Command::Run(options) => run::run(options, logging),
+        Command::Explain(options) => explain::explain(&options, logging),
         Command::Demo(options) => demo::demo(options),
         Command::Register(options) => register::register(&options, logging),
         Command::Verify(options) => verify::verify(&options, logging),

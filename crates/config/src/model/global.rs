@@ -48,6 +48,8 @@ section! {
         machine: Option<MachineDefaults>;
         /// What is not settled yet.
         experimental: Option<Experimental>;
+        /// What the manager says of itself, beside metrics. Drover's own.
+        status: Option<Status>;
         /// The runners, one entry each.
         runners: Vec<Runner>;
     }
@@ -93,6 +95,16 @@ section! {
     pub struct Experimental = "[experimental]" {
         /// One JSON line per finished job, in a rotated file.
         usage_logger: Option<UsageLogger> => restart;
+    }
+}
+
+section! {
+    /// What the manager says of itself, beside metrics. Drover's own table: GitLab Runner has none.
+    pub struct Status = "[status]" {
+        /// Path of the local socket that `drover explain` asks, from the folder of the file. Empty for none.
+        socket: Option<String>, default "the configuration file's name and `.sock`, beside it" => restart;
+        /// Serve `/status` (JSON) and `/status.html` on `listen_address`, to everybody who reaches it.
+        page: bool, default "false" => restart;
     }
 }
 

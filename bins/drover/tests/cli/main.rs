@@ -5,6 +5,7 @@
 mod check;
 mod completion;
 mod demo;
+mod helper;
 mod list;
 mod register;
 mod run;

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::steps::{program, say};
 
 /// Program and the Debian package that has it.
-const NEEDS: [(&str, &str); 13] = [
+const NEEDS: [(&str, &str); 16] = [
     ("/usr/sbin/sshd", "openssh-server"),
     ("ssh-keygen", "openssh-client"),
     ("git", "git"),
@@ -21,6 +21,9 @@ const NEEDS: [(&str, &str); 13] = [
     ("tar", "tar"),
     ("gzip", "gzip"),
     ("script", "bsdutils"),
+    ("prometheus", "prometheus"),
+    ("promtool", "prometheus"),
+    ("setpriv", "util-linux"),
 ];
 
 /// Installs what is missing, where that is possible.

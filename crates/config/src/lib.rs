@@ -62,9 +62,9 @@ pub use model::{
     Artifact, Autoscaler, AzureCache, BootVerify, Cache, CacheType, Config, Connector, ConnectorOs,
     ConnectorProtocol, CustomBuildDir, Docker, Experimental, GcsCache, Helper, HelperInstall, Instance,
     Isolation, JobQueuingDuration, LogFormat, LogLevel, Machine, MachineAutoscaling, MachineDefaults,
-    MetricsReferee, Monitoring, Policy, PolicyError, PullPolicy, Referees, Runner, RunnerExperimental,
-    S3AuthType, S3Cache, S3Encryption, ScaleRate, ScaleThrottle, Service, SessionServer, Shell,
-    ShutdownDrain, Ssh, StateStorage, Status, UsageLogger, VmIsolation, short_token,
+    MachineError, MetricsReferee, Monitoring, Policy, PolicyError, PullPolicy, Referees, Runner,
+    RunnerExperimental, S3AuthType, S3Cache, S3Encryption, ScaleRate, ScaleThrottle, Service, SessionServer,
+    Shell, ShutdownDrain, Ssh, StateStorage, Status, UsageLogger, VmIsolation, short_token,
 };
 pub use path::{default_path, resolve_path};
 pub use read::ListValue;

@@ -37,6 +37,7 @@
 //! is kept).
 
 pub mod go_duration;
+pub mod machine;
 
 mod claims;
 mod config;

@@ -48,9 +48,19 @@ pub struct ZoneError {
 
 /// A non-negative decimal factor, kept in millionths so that `1.1 x 20` is 22 and not a little more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-#[serde(try_from = "f64", into = "f64")]
+#[serde(try_from = "Written", into = "Written")]
 pub struct ScaleFactor {
     millionths: u64,
+    /// Parts of a slot do not count, as in docker+machine. Otherwise they count as one.
+    down: bool,
+}
+
+/// How a factor is stored: a number, or `{ "down": number }`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Up(f64),
+    Down { down: f64 },
 }
 
 /// Why a number is not a scale factor.
@@ -275,11 +285,18 @@ impl<'de> Deserialize<'de> for Zone {
 // === impl ScaleFactor ===
 
 impl ScaleFactor {
-    /// `factor x slots`, rounded up.
+    /// `factor x slots`, rounded up, or down if that was chosen.
     #[must_use]
     pub fn of(self, slots: u32) -> u32 {
         let exact = u128::from(self.millionths) * u128::from(slots);
-        u32::try_from(exact.div_ceil(1_000_000)).unwrap_or(u32::MAX)
+        let whole = if self.down { exact / 1_000_000 } else { exact.div_ceil(1_000_000) };
+        u32::try_from(whole).unwrap_or(u32::MAX)
+    }
+
+    /// The same factor, of which parts of a slot do not count.
+    #[must_use]
+    pub fn rounded_down(self) -> Self {
+        Self { down: true, ..self }
     }
 
     /// True if the factor is in use.
@@ -304,7 +321,7 @@ impl TryFrom<f64> for ScaleFactor {
         if !(0.0..=MOST).contains(&factor) {
             return Err(ScaleFactorError { text: factor.to_string() });
         }
-        Ok(Self { millionths: (factor * 1e6).round() as u64 })
+        Ok(Self { millionths: (factor * 1e6).round() as u64, down: false })
     }
 }
 
@@ -314,6 +331,24 @@ impl FromStr for ScaleFactor {
     fn from_str(text: &str) -> Result<Self, ScaleFactorError> {
         let factor: f64 = text.trim().parse().map_err(|_| ScaleFactorError { text: text.to_owned() })?;
         Self::try_from(factor).map_err(|_| ScaleFactorError { text: text.to_owned() })
+    }
+}
+
+impl TryFrom<Written> for ScaleFactor {
+    type Error = ScaleFactorError;
+
+    fn try_from(written: Written) -> Result<Self, ScaleFactorError> {
+        match written {
+            Written::Up(factor) => Self::try_from(factor),
+            Written::Down { down } => Self::try_from(down).map(Self::rounded_down),
+        }
+    }
+}
+
+impl From<ScaleFactor> for Written {
+    fn from(factor: ScaleFactor) -> Self {
+        let number = factor.as_f64();
+        if factor.down { Self::Down { down: number } } else { Self::Up(number) }
     }
 }
 
@@ -412,6 +447,16 @@ mod tests {
     #[test_case("1000000", 4_000_000_000 => u32::MAX; "cut off at the top")]
     fn factor(factor: &str, slots: u32) -> u32 {
         factor.parse::<ScaleFactor>().unwrap().of(slots)
+    }
+
+    #[test]
+    fn a_factor_is_stored_with_its_rounding() {
+        let up = ScaleFactor::try_from(0.5).unwrap();
+        for (factor, text) in [(up, "0.5"), (up.rounded_down(), r#"{"down":0.5}"#)] {
+            assert_eq!(serde_json::to_string(&factor).unwrap(), text);
+            assert_eq!(serde_json::from_str::<ScaleFactor>(text).unwrap(), factor);
+        }
+        assert_eq!((up.of(9), up.rounded_down().of(9)), (5, 4));
     }
 
     #[test_case("-1")]

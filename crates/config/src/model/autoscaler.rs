@@ -334,6 +334,35 @@ impl Autoscaler {
         self.policy.iter().map(|policy| policy.resolve(local)).collect()
     }
 
+    /// What the scaler has to know. `local` is the zone of the host, for policies that name none. State storage is off:
+    /// whether there is a store is the caller's business.
+    ///
+    /// # Errors
+    /// [`PolicyError`]; never for a runner entry that was found runnable.
+    pub fn scaler(&self, local: Zone) -> Result<taskscaler_core::Config, PolicyError> {
+        let scale_throttle = match self.scale_rate() {
+            ScaleRate::Unlimited => taskscaler_core::ScaleThrottle { limit: -1, burst: 0 },
+            ScaleRate::Limited { per_second, burst } => {
+                taskscaler_core::ScaleThrottle { limit: i64::from(per_second), burst }
+            }
+        };
+        Ok(taskscaler_core::Config {
+            capacity_per_instance: self.capacity_per_instance(),
+            max_use_count: self.max_use_count().unwrap_or(0),
+            max_instances: self.max_instances().unwrap_or(0),
+            policies: self.policies(local)?,
+            scale_throttle,
+            reservation_throttling: self.reservation_throttling(),
+            failure_threshold: self.failure_threshold(),
+            deletion_retry_interval: self.deletion_retry_interval(),
+            keep_instance_with_acquisitions: self
+                .state_storage
+                .as_ref()
+                .is_some_and(|storage| storage.keep_instance_with_acquisitions),
+            ..taskscaler_core::Config::default()
+        })
+    }
+
     /// Buckets of the histograms for creation, running, deletion and readiness, each falling back to the common ones.
     #[must_use]
     pub fn operation_buckets(&self) -> [&[f64]; 4] {

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use taskscaler_core::machine::{self, MachinePeriodError, machine_period};
+use taskscaler_core::{ScaleFactor, ScaleFactorError, Zone, ZoneError};
+
 use super::global::{count, seconds};
 use crate::schema::section;
 use crate::values::Assignments;
@@ -63,6 +66,20 @@ section! {
     }
 }
 
+/// Why `[runners.machine]` cannot be turned into settings of the scaler.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MachineError {
+    /// One of its periods.
+    #[error(transparent)]
+    Period(#[from] MachinePeriodError),
+    /// A time zone.
+    #[error(transparent)]
+    Zone(#[from] ZoneError),
+    /// A scale factor.
+    #[error(transparent)]
+    ScaleFactor(#[from] ScaleFactorError),
+}
+
 // === impl Machine ===
 
 impl Machine {
@@ -94,6 +111,40 @@ impl Machine {
     #[must_use]
     pub fn max_builds(&self) -> Option<u32> {
         count(self.max_builds)
+    }
+
+    /// What the scaler has to know. `limit` is that of the runner entry, `local` the zone of the host.
+    ///
+    /// # Errors
+    /// [`MachineError`]; among them periods that GitLab Runner accepts and the scaler cannot follow.
+    pub fn settings(&self, limit: Option<u32>, local: Zone) -> Result<machine::Settings, MachineError> {
+        let entry = |entry: &MachineAutoscaling| -> Result<machine::Autoscaling, MachineError> {
+            Ok(machine::Autoscaling {
+                periods: entry.periods.iter().map(|text| machine_period(text)).collect::<Result<_, _>>()?,
+                zone: match entry.timezone.as_deref() {
+                    None | Some("" | "Local") => local,
+                    Some(name) => name.parse()?,
+                },
+                idle: machine::Idle {
+                    count: entry.idle_count(),
+                    count_min: entry.idle_count_min(),
+                    scale_factor: ScaleFactor::try_from(entry.idle_scale_factor.unwrap_or(0.0))?,
+                    time: entry.idle_time(),
+                },
+            })
+        };
+        Ok(machine::Settings {
+            limit: limit.unwrap_or(0),
+            max_growth_rate: self.max_growth_rate().unwrap_or(0),
+            max_builds: self.max_builds().unwrap_or(0),
+            root: machine::Idle {
+                count: self.idle_count(),
+                count_min: self.idle_count_min(),
+                scale_factor: ScaleFactor::try_from(self.idle_scale_factor.unwrap_or(0.0))?,
+                time: self.idle_time(),
+            },
+            autoscaling: self.autoscaling.iter().map(entry).collect::<Result<_, _>>()?,
+        })
     }
 
     /// Attempts to remove a machine before it is given up.

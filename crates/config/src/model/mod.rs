@@ -17,7 +17,7 @@ pub use global::{
     Config, Experimental, LogFormat, LogLevel, MachineDefaults, SessionServer, ShutdownDrain, Status,
     UsageLogger,
 };
-pub use machine::{Machine, MachineAutoscaling};
+pub use machine::{Machine, MachineAutoscaling, MachineError};
 pub use runner::{
     Artifact, BootVerify, CustomBuildDir, Helper, HelperInstall, JobQueuingDuration, MetricsReferee,
     Monitoring, Referees, Runner, RunnerExperimental, Shell, Ssh, short_token,

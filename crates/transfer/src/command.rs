@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::Console;
 use crate::artifacts::{self, DownloadArgs, UploadArgs};
-use crate::cache::{self, ArchiverArgs, ExtractorArgs};
+use crate::cache::{self, ArchiverArgs, ExtractorArgs, InitArgs};
 use crate::console::report;
 use crate::health::{self, HealthArgs};
 
@@ -23,6 +23,9 @@ pub enum Command {
     /// Download a cache and extract it into the working directory
     #[command(name = "cache-extractor")]
     CacheExtractor(Box<ExtractorArgs>),
+    /// Let every user write to the folders of caches
+    #[command(name = "cache-init")]
+    CacheInit(InitArgs),
     /// Wait until a service answers
     #[command(name = "health-check")]
     HealthCheck(HealthArgs),
@@ -59,6 +62,7 @@ impl Command {
             Self::CacheExtractor(options) => {
                 cache::extract(options, directory, console).map_err(|error| report(&error))
             }
+            Self::CacheInit(options) => cache::init(options, directory).map_err(|error| report(&error)),
             Self::HealthCheck(options) => health::check(options, console).map_err(|error| report(&error)),
         };
         match outcome {

@@ -1,7 +1,7 @@
 //! Moves artifacts and caches between a job, GitLab and a cache server.
 //!
 //! These are the commands of the helper that runs beside a job: `artifacts-uploader`, `artifacts-downloader`, `cache-archiver`,
-//! `cache-extractor` and `health-check`. Flags, environment variables, log lines and exit codes are those of GitLab Runner's
+//! `cache-extractor`, `cache-init` and `health-check`. Flags, environment variables, log lines and exit codes are those of GitLab Runner's
 //! helper, so that each can stand in for the other. A program offers them by [`Command`]; each is also a function of its own.
 //!
 //! ```no_run

@@ -38,7 +38,8 @@ impl Meter {
     }
 }
 
-fn size(bytes: f64) -> String {
+/// Bytes for people, in powers of ten.
+pub(crate) fn size(bytes: f64) -> String {
     const UNITS: [&str; 4] = ["B", "KB", "MB", "GB"];
     let mut value = bytes;
     let mut unit = 0;

@@ -156,6 +156,11 @@ impl Format {
         }
     }
 
+    /// Whether it is a zip, of either compression.
+    pub(crate) const fn is_zip(self) -> bool {
+        matches!(self, Self::Zip | Self::ZipZstd)
+    }
+
     /// Name of an archive with a base name; `raw` keeps the name of its file.
     pub(crate) fn file_name(self, base: &str, entries: &[Entry]) -> Result<String, ArchiveError> {
         Ok(match self {

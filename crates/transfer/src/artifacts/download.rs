@@ -9,7 +9,7 @@ use http::StatusCode;
 use tempfile::NamedTempFile;
 
 use super::{ArtifactsError, Coordinator, runtime};
-use crate::extract::{self, Links};
+use crate::extract;
 use crate::meter::Meter;
 use crate::{Console, Severity};
 
@@ -52,7 +52,7 @@ pub fn download(options: &DownloadArgs, directory: &Path, console: &Console) -> 
     };
     let mut file = NamedTempFile::with_prefix_in("artifacts", staging).map_err(ArtifactsError::Staging)?;
     runtime()?.block_on(fetch(options, &client, &credentials, &mut file, console))?;
-    extract::extract(file.as_file(), directory, Links::Inside, console)?;
+    extract::extract(file.as_file(), directory)?;
     Ok(())
 }
 

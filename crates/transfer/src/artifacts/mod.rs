@@ -1,6 +1,7 @@
 //! Artifacts: `artifacts-uploader` and `artifacts-downloader`.
 
 mod download;
+mod provenance;
 mod upload;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use secrecy::SecretString;
 use crate::{ArchiveError, ExtractError};
 
 pub use download::{DownloadArgs, download};
+pub use provenance::{Provenance, ProvenanceError};
 pub use upload::{UploadArgs, Uploaded, upload};
 
 /// Who asks, and whom: flags of both commands.
@@ -54,6 +56,9 @@ pub enum ArtifactsError {
     /// The archive cannot be made.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// The statement of provenance cannot be made.
+    #[error("failed to make the statement of provenance")]
+    Provenance(#[from] ProvenanceError),
     /// 401 or 403.
     #[error("permission denied")]
     Denied,

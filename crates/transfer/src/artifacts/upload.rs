@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::Utc;
 use futures_util::StreamExt as _;
 use gitlab_api::{
     ApiError, ArtifactBody, ArtifactUpload, Client, ClientOptions, Ended, Endpoint, Observer, RetryPolicy,
@@ -14,10 +15,10 @@ use gitlab_api::{
 use http::StatusCode;
 use tokio::sync::oneshot;
 
-use super::{ArtifactsError, Coordinator, runtime};
+use super::{ArtifactsError, Coordinator, Provenance, runtime};
 use crate::archive::{self, ArchiveError, Entry, Format, Kind, Level};
 use crate::expand::expand_env;
-use crate::meter::Meter;
+use crate::meter::{Meter, size};
 use crate::{Console, Selection, Severity, select, stream};
 
 /// Selections up to this many bytes are archived before they are sent, so that their length can be announced: some proxies
@@ -61,50 +62,9 @@ pub struct UploadArgs {
     /// How often to tell the progress; 0 for never
     #[arg(long, env = "TRANSFER_METER_FREQUENCY", default_value = "0", value_parser = crate::flags::never)]
     pub transfer_meter_frequency: Duration,
-    /// What a provenance statement would be made of.
+    /// What a provenance statement is made of.
     #[command(flatten)]
     pub provenance: Provenance,
-}
-
-/// Flags of the provenance statement, which are taken so that GitLab Runner can call this helper; a statement is not made.
-#[derive(Debug, Clone, Default, clap::Args)]
-#[command(next_help_heading = "Provenance (taken, no statement is made)")]
-pub struct Provenance {
-    /// Ask for a statement
-    #[arg(long, env = "RUNNER_GENERATE_ARTIFACTS_METADATA", num_args = 0..=1, require_equals = true,
-        default_missing_value = "true", default_value = "false", value_parser = crate::flags::boolean,
-        action = clap::ArgAction::Set)]
-    pub generate_artifacts_metadata: bool,
-    /// Id of the runner
-    #[arg(long, hide = true)]
-    pub runner_id: Option<String>,
-    /// URL of the repository
-    #[arg(long, hide = true)]
-    pub repo_url: Option<String>,
-    /// Commit
-    #[arg(long, hide = true)]
-    pub repo_digest: Option<String>,
-    /// Name of the job
-    #[arg(long, hide = true)]
-    pub job_name: Option<String>,
-    /// Executor
-    #[arg(long, hide = true)]
-    pub executor_name: Option<String>,
-    /// Name of the runner
-    #[arg(long, hide = true)]
-    pub runner_name: Option<String>,
-    /// Parameters of the job
-    #[arg(long, hide = true)]
-    pub metadata_parameter: Vec<String>,
-    /// Start of the job
-    #[arg(long, hide = true)]
-    pub started_at: Option<String>,
-    /// End of the job
-    #[arg(long, hide = true)]
-    pub ended_at: Option<String>,
-    /// Version of the statement
-    #[arg(long, hide = true, env = "SLSA_PROVENANCE_SCHEMA_VERSION")]
-    pub schema_version: Option<String>,
 }
 
 /// What was uploaded.
@@ -130,6 +90,8 @@ struct Tries {
     prefix: String,
     id: String,
     token: String,
+    /// How much was selected, for people.
+    selected: String,
     /// A try has ended badly; the next one has not begun.
     failed: Mutex<Option<Option<StatusCode>>>,
 }
@@ -150,22 +112,27 @@ pub(crate) fn upload_with(
     retry: RetryPolicy,
 ) -> Result<Uploaded, ArtifactsError> {
     let credentials = options.coordinator.credentials()?;
-    let entries = select::find(directory, &options.selection, console).map_err(ArtifactsError::Select)?;
+    let mut entries =
+        select::find(directory, &options.selection, console).map_err(ArtifactsError::Select)?;
     if entries.is_empty() {
         console.error("No files to upload");
         return Ok(Uploaded { files: 0 });
     }
-    if options.provenance.generate_artifacts_metadata {
-        console.warning("A provenance statement is asked for, but this helper makes none");
-    }
     let files = entries.len();
+    let name = base_name(&options.name);
+    if options.provenance.generate_artifacts_metadata && options.format.is_zip() {
+        let id = options.coordinator.id;
+        let statement = options.provenance.write(directory, &name, id, &entries, Utc::now(), console)?;
+        entries.retain(|entry| entry.path != statement.path);
+        entries.push(statement);
+    }
     let upload = ArtifactUpload {
-        file_name: options.format.file_name(&base_name(&options.name), &entries)?,
+        file_name: options.format.file_name(&name, &entries)?,
         expire_in: options.expire_in.clone(),
         format: format_name(options.format).to_owned(),
         kind: options.artifact_type.clone(),
     };
-    let tries = Arc::new(Tries::new(options, console));
+    let tries = Arc::new(Tries::new(options, &entries, console));
     let client = Coordinator::client(ClientOptions {
         retry,
         observer: Some(Arc::clone(&tries) as Arc<dyn Observer>),
@@ -293,7 +260,7 @@ impl Source {
 // === impl Tries ===
 
 impl Tries {
-    fn new(options: &UploadArgs, console: &Console) -> Self {
+    fn new(options: &UploadArgs, entries: &[Entry], console: &Console) -> Self {
         let kind = match options.artifact_type.as_str() {
             "" => String::new(),
             kind => format!(" as \"{kind}\""),
@@ -303,6 +270,7 @@ impl Tries {
             prefix: format!("Uploading artifacts{kind} to coordinator..."),
             id: options.coordinator.id.to_string(),
             token: options.coordinator.short_token(),
+            selected: selected(entries),
             failed: Mutex::new(None),
         }
     }
@@ -338,7 +306,7 @@ impl Tries {
         let (cause, ending) = match error {
             UploadError::Forbidden(cause) => (cause, ArtifactsError::Denied),
             UploadError::TooLarge(cause) => {
-                self.console.error(too_large(&cause));
+                self.console.error(&format!("{}. {}", too_large(&cause), self.selected));
                 (cause, ArtifactsError::TooLarge)
             }
             UploadError::Unavailable(cause) => (cause, ArtifactsError::Unavailable),
@@ -352,6 +320,16 @@ impl Tries {
         }
         ending
     }
+}
+
+/// How much there is to send, and what most of it is.
+fn selected(entries: &[Entry]) -> String {
+    let files = entries.iter().filter(|entry| entry.kind == Kind::File);
+    let (count, total) = files.clone().fold((0, 0), |(count, total), entry| (count + 1, total + entry.size));
+    let largest = files.max_by_key(|entry| entry.size);
+    let largest = largest
+        .map(|entry| format!("; the largest is {} with {}", entry.path.display(), size(entry.size as f64)));
+    format!("Before compression the {count} selected files have {}{}", size(total as f64), largest.unwrap_or_default())
 }
 
 /// Whose limit it is can be told by the answer: GitLab says why in JSON, proxies send a page or nothing.
@@ -441,7 +419,7 @@ mod tests {
         });
         let client = Coordinator::client(options.coordinator.options()).unwrap();
         let credentials = options.coordinator.credentials().unwrap();
-        let tries = Tries::new(&options, &console);
+        let tries = Tries::new(&options, &[], &console);
         let upload = ArtifactUpload::default();
         let sending = send(&client, &credentials, &upload, Timeouts::default(), &source, None, &tries);
         let outcome = runtime().unwrap().block_on(sending);

@@ -12,7 +12,7 @@ use url::Url;
 use super::http::{Http, TransferError, parse, shown};
 use super::{CacheError, base_name, runtime, temporary};
 use crate::Console;
-use crate::extract::{self, ExtractError, Links};
+use crate::extract::{self, ExtractError};
 use crate::meter::Meter;
 
 /// Flags of `cache-extractor`.
@@ -105,7 +105,7 @@ pub fn extract(options: &ExtractorArgs, directory: &Path, console: &Console) -> 
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(CacheError::NotFound),
         Err(source) => return Err(CacheError::Keep { path: file, source }),
     };
-    let outcome = extract::extract(&archive, directory, Links::All, console);
+    let outcome = extract::extract(&archive, directory);
     if let Err(ExtractError::Corrupt(_) | ExtractError::Unknown) = &outcome {
         // It would be taken for up to date for ever.
         if std::fs::remove_file(&file).is_ok() {

@@ -1,8 +1,9 @@
-//! Caches: `cache-archiver` and `cache-extractor`.
+//! Caches: `cache-archiver`, `cache-extractor` and `cache-init`.
 
 mod archiver;
 mod extractor;
 mod http;
+mod init;
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use crate::{ArchiveError, ExtractError};
 pub use archiver::{Archived, ArchiverArgs, archive};
 pub use extractor::{ExtractorArgs, extract};
 pub use http::TransferError;
+pub use init::{InitArgs, init};
 
 /// Why a command failed. The text is the last line of its log.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,18 @@ pub enum CacheError {
     /// The archive cannot be extracted.
     #[error("failed to extract the cache")]
     Extract(#[from] ExtractError),
+    /// `cache-init` is given no path.
+    #[error("No arguments passed, at least one path is required.")]
+    NoPaths,
+    /// A folder cannot be opened to everybody.
+    #[error("failed to change permissions of `{}`", path.display())]
+    Init {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The runtime cannot be started.
     #[error("failed to start")]
     Start(#[source] std::io::Error),

@@ -10,7 +10,7 @@ use super::{Attributes, ExtractError, Reader};
 use crate::archive::{Stamp, gzip::untext};
 
 /// Unpacks every member into the path that its comment names, or else its name.
-pub(super) fn extract(archive: &File, tree: &Tree<'_>) -> Result<(), ExtractError> {
+pub(super) fn extract(archive: &File, tree: &Tree) -> Result<(), ExtractError> {
     let mut reader = BufReader::with_capacity(128 << 10, Reader::new(archive).map_err(ExtractError::Read)?);
     let mut buffer = Vec::new();
     while !reader.fill_buf().map_err(ExtractError::Read)?.is_empty() {

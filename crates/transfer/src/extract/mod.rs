@@ -1,7 +1,8 @@
 //! Unpacks archives: zip, tar in zstd, and gzip members, told apart by their first bytes.
 //!
 //! Nothing is written outside of the directory: names that are absolute or climb are refused, and no entry is written through a
-//! link that leads out. Files are written in parallel; links are made after all files, so that no file can go through them.
+//! link that leads out. Links themselves are made as they were saved, also those that lead out, such as the interpreter of a
+//! Python environment. Files are written in parallel; links are made after all files, so that no file can go through them.
 
 mod gzip;
 mod tar;
@@ -13,18 +14,8 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::Console;
 use crate::archive::Stamp;
 use tree::Tree;
-
-/// Which symbolic links are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Links {
-    /// Those whose target is in the directory; others are left out with a warning.
-    Inside,
-    /// All: what was saved here is restored as it was, such as the interpreter of a Python environment.
-    All,
-}
 
 /// What went wrong while an archive was unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -63,12 +54,7 @@ pub(crate) struct Attributes {
 }
 
 /// Unpacks an archive into a directory.
-pub(crate) fn extract(
-    archive: &File,
-    directory: &Path,
-    links: Links,
-    console: &Console,
-) -> Result<(), ExtractError> {
+pub(crate) fn extract(archive: &File, directory: &Path) -> Result<(), ExtractError> {
     let mut magic = [0; 4];
     let mut filled = 0;
     while filled < magic.len() {
@@ -77,7 +63,7 @@ pub(crate) fn extract(
             count => filled += count,
         }
     }
-    let tree = Tree::new(directory, links, console)
+    let tree = Tree::new(directory)
         .map_err(|source| ExtractError::Write { path: PathBuf::new(), source })?;
     match magic {
         [0x28, 0xb5, 0x2f, 0xfd] => tar::extract(archive, &tree)?,

@@ -25,7 +25,7 @@ enum Parcel {
 }
 
 /// Unpacks an archive.
-pub(super) fn extract(archive: &File, tree: &Tree<'_>) -> Result<(), ExtractError> {
+pub(super) fn extract(archive: &File, tree: &Tree) -> Result<(), ExtractError> {
     let reader = BufReader::with_capacity(128 << 10, Reader::new(archive).map_err(ExtractError::Read)?);
     let decoder = zstd::Decoder::with_buffer(reader).map_err(ExtractError::Read)?;
     let mut archive = tar::Archive::new(BufReader::with_capacity(128 << 10, decoder));
@@ -62,7 +62,7 @@ pub(super) fn extract(archive: &File, tree: &Tree<'_>) -> Result<(), ExtractErro
 
 fn entries(
     archive: &mut tar::Archive<impl io::Read>,
-    tree: &Tree<'_>,
+    tree: &Tree,
     lanes: &[SyncSender<Parcel>],
 ) -> Result<(), ExtractError> {
     let mut buffer = Vec::new();

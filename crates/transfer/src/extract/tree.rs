@@ -9,16 +9,13 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, fchown, lchown
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Attributes, ExtractError, Links};
-use crate::Console;
+use super::{Attributes, ExtractError};
 
 const COPY: usize = 128 << 10;
 
 /// Writes entries below a root. Shared by all threads that unpack one archive.
-pub(crate) struct Tree<'a> {
+pub(crate) struct Tree {
     root: PathBuf,
-    links: Links,
-    console: &'a Console,
     /// Whether owners can be restored.
     privileged: bool,
     /// Owner and group of what this process makes.
@@ -41,12 +38,10 @@ struct Last {
 
 // === impl Tree ===
 
-impl<'a> Tree<'a> {
-    pub(crate) fn new(directory: &Path, links: Links, console: &'a Console) -> io::Result<Self> {
+impl Tree {
+    pub(crate) fn new(directory: &Path) -> io::Result<Self> {
         Ok(Self {
             root: directory.canonicalize()?,
-            links,
-            console,
             privileged: nix::unistd::geteuid().is_root(),
             own: (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
             umask: umask(),
@@ -161,21 +156,9 @@ impl<'a> Tree<'a> {
             self.parent(path)?;
         }
         for (path, (target, attributes)) in &last.symbolic {
-            if self.links == Links::Inside && !leads_inside(path, target, &self.root) {
-                self.refuse_link(path, target);
-                continue;
-            }
             let there = self.root.join(path);
             remove(&there).map_err(|source| failed(path, source))?;
             symlink(target, &there).map_err(|source| failed(path, source))?;
-            // The text may look harmless and still lead out through other links.
-            if self.links == Links::Inside
-                && there.canonicalize().is_ok_and(|real| !real.starts_with(&self.root))
-            {
-                remove(&there).map_err(|source| failed(path, source))?;
-                self.refuse_link(path, target);
-                continue;
-            }
             if let Some((uid, gid)) = attributes.owner.filter(|_| self.privileged) {
                 // The link works for whoever owns it.
                 let _ = lchown(&there, Some(uid), Some(gid));
@@ -192,14 +175,6 @@ impl<'a> Tree<'a> {
             }
         }
         Ok(())
-    }
-
-    fn refuse_link(&self, path: &Path, target: &Path) {
-        self.console.warning(&format!(
-            "{}: the link to {} leads outside of the directory and is left out",
-            path.display(),
-            target.display()
-        ));
     }
 
     fn last(&self) -> MutexGuard<'_, Last> {
@@ -295,28 +270,6 @@ fn umask() -> u32 {
     text.and_then(|text| u32::from_str_radix(text.trim(), 8).ok()).unwrap_or(0o777)
 }
 
-/// Whether the target of a link at `path` lies below the root, by its text alone.
-fn leads_inside(path: &Path, target: &Path, root: &Path) -> bool {
-    let mut at: Vec<&OsStr> = match target.strip_prefix(root) {
-        Ok(_) => Vec::new(),
-        Err(_) if target.is_absolute() => return false,
-        Err(_) => path.parent().map(|parent| parent.iter().collect()).unwrap_or_default(),
-    };
-    for part in target.strip_prefix(root).unwrap_or(target).components() {
-        match part {
-            Component::Normal(part) => at.push(part),
-            Component::ParentDir => {
-                if at.pop().is_none() {
-                    return false;
-                }
-            }
-            Component::CurDir => {}
-            Component::RootDir | Component::Prefix(_) => return false,
-        }
-    }
-    true
-}
-
 /// Removes what is there, if it is no directory.
 fn remove(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
@@ -343,16 +296,5 @@ mod tests {
     #[test_case("a\0b", None; "zero")]
     fn names(name: &str, wanted: Option<&str>) {
         assert_eq!(Tree::path(name.as_bytes()).ok().as_deref(), wanted.map(Path::new));
-    }
-
-    #[test_case("a/l", "b", true)]
-    #[test_case("a/l", "../b", true)]
-    #[test_case("a/l", "../../b", false)]
-    #[test_case("a/l", "/b", false)]
-    #[test_case("a/l", "/root/x", true)]
-    #[test_case("a/l", "/root/../x", false)]
-    #[test_case("a/l", "b/../../../root", false; "out and in again")]
-    fn links(path: &str, target: &str, wanted: bool) {
-        assert_eq!(leads_inside(Path::new(path), Path::new(target), Path::new("/root")), wanted);
     }
 }

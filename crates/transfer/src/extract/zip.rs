@@ -23,7 +23,7 @@ const RUN: usize = 32;
 const UX: u16 = 0x7875;
 
 /// Unpacks an archive. All names are looked at before anything is written.
-pub(super) fn extract(archive: &File, tree: &Tree<'_>) -> Result<(), ExtractError> {
+pub(super) fn extract(archive: &File, tree: &Tree) -> Result<(), ExtractError> {
     let reader = Reader::new(archive).map_err(ExtractError::Read)?;
     let archive = ZipArchive::new(reader).map_err(corrupt)?;
     for name in archive.file_names_raw() {
@@ -64,7 +64,7 @@ pub(super) fn extract(archive: &File, tree: &Tree<'_>) -> Result<(), ExtractErro
 
 fn unpack(
     entry: &mut ZipFile<'_, Reader<'_>>,
-    tree: &Tree<'_>,
+    tree: &Tree,
     buffer: &mut Vec<u8>,
 ) -> Result<(), ExtractError> {
     // Names are bytes, as for GitLab Runner: what made the archive rarely knows their encoding.

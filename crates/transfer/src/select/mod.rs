@@ -45,6 +45,36 @@ struct Finder<'a> {
     git: bool,
 }
 
+/// What is there; `None` if it cannot be archived.
+fn kind(metadata: &Metadata) -> Option<Kind> {
+    let kind = metadata.file_type();
+    if kind.is_file() {
+        Some(Kind::File)
+    } else if kind.is_dir() {
+        Some(Kind::Directory)
+    } else if kind.is_symlink() {
+        Some(Kind::Link)
+    } else {
+        None
+    }
+}
+
+/// The entry of a path relative to the project.
+pub(crate) fn entry(path: PathBuf, kind: Kind, metadata: &Metadata) -> Entry {
+    Entry {
+        path,
+        kind,
+        mode: metadata.mode() & 0o7777,
+        size: metadata.len(),
+        modified: Stamp {
+            seconds: metadata.mtime(),
+            nanos: u32::try_from(metadata.mtime_nsec()).unwrap_or(0),
+        },
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+    }
+}
+
 /// Finds what is to be archived below `root`, in the order of the paths. Says what it found, in the words of GitLab Runner.
 ///
 /// # Errors
@@ -248,31 +278,13 @@ impl Finder<'_> {
                 return false;
             }
         }
-        let kind = metadata.file_type();
-        let kind = if kind.is_file() {
-            Kind::File
-        } else if kind.is_dir() {
-            Kind::Directory
-        } else if kind.is_symlink() {
-            Kind::Link
-        } else {
+        let Some(kind) = kind(metadata) else {
             self.console
                 .warning(&format!("{}: is no file, directory or link and is left out", path.display()));
             return false;
         };
-        self.git |= path.iter().next().is_some_and(|first| first == ".git");
-        let entry = Entry {
-            path,
-            kind,
-            mode: metadata.mode() & 0o7777,
-            size: metadata.len(),
-            modified: Stamp {
-                seconds: metadata.mtime(),
-                nanos: u32::try_from(metadata.mtime_nsec()).unwrap_or(0),
-            },
-            uid: metadata.uid(),
-            gid: metadata.gid(),
-        };
+        let entry = entry(path, kind, metadata);
+        self.git |= entry.path.iter().next().is_some_and(|first| first == ".git");
         self.entries.push(entry);
         true
     }

@@ -212,6 +212,7 @@ async fn refusals_are_final_and_explained() {
     );
     assert!(ran.log.contains(&line), "{}", ran.log);
     assert!(ran.log.contains("ERROR: GitLab refuses the artifact because it is larger"), "{}", ran.log);
+    assert!(ran.log.contains("Before compression the 1 selected files have "), "{}", ran.log);
     assert!(ran.log.ends_with("FATAL: too large\n"), "{}", ran.log);
 
     let fault = gitlab.mock.inject(Fault::status(413).on([Endpoint::UploadArtifact]));
@@ -335,30 +336,68 @@ fn a_download_that_breaks_off_is_fetched_again_from_its_start() {
     assert!(ran.log.contains("FATAL: GET http://127.0.0.1:"), "{}", ran.log);
 }
 
-#[test]
-fn links_that_lead_outside_are_left_out_with_a_warning() {
-    let source = Project::new();
-    source.file("in/file", "x");
-    for (target, name) in
-        [("file", "in/good"), ("/etc/hostname", "in/away"), ("../../up", "in/up"), (".", "in/here")]
-    {
-        std::os::unix::fs::symlink(target, source.path().join(name)).unwrap();
-    }
-    // Looks harmless, but leads out through the other link.
-    std::os::unix::fs::symlink("here/../../..", source.path().join("in/sly")).unwrap();
+/// Answers with a zip of everything in `in/`.
+fn offered(source: &Project) -> String {
     source.program("zip", &["-q", "-r", "-y", "a.zip", "in"]);
     let zip = std::fs::read(source.path().join("a.zip")).unwrap();
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", zip.len()).into_bytes();
-    let url = scripted(vec![[head, zip].concat()]);
+    scripted(vec![[head, zip].concat()])
+}
+
+#[test]
+fn links_come_as_they_were_and_are_no_door_for_the_next_artifacts() {
+    let source = Project::new();
+    source.file("in/file", "x");
+    let outside = Project::new();
+    let away = outside.path().display().to_string();
+    let links = [("file", "in/near"), (away.as_str(), "in/away"), ("../../up", "in/up"), ("nowhere", "in/broken")];
+    for (target, name) in links {
+        std::os::unix::fs::symlink(target, source.path().join(name)).unwrap();
+    }
     let project = Project::new();
-    let ran = project.run(&["artifacts-downloader", "--url", &url, "--token", "t", "--id", "1"]);
+    let download = |url: &str| {
+        project.run(&["artifacts-downloader", "--url", url, "--token", "t", "--id", "1"])
+    };
+    let ran = download(&offered(&source));
     assert_eq!(ran.code, 0, "{}", ran.log);
-    let warning =
-        "WARNING: in/away: the link to /etc/hostname leads outside of the directory and is left out";
-    assert!(ran.log.contains(warning), "{}", ran.log);
-    let seen: Vec<_> = ["good", "away", "up", "here", "sly"]
-        .into_iter()
-        .filter(|name| project.has(&format!("in/{name}")))
-        .collect();
-    assert_eq!(seen, ["good", "here"]);
+    for (target, name) in links {
+        let found = std::fs::read_link(project.path().join(name)).unwrap();
+        assert_eq!(found.to_str(), Some(target), "{name}");
+    }
+
+    // Another job's artifacts want to go through.
+    let next = Project::new();
+    next.file("in/away/evil", "x");
+    let ran = download(&offered(&next));
+    assert_eq!(ran.code, 1);
+    assert!(ran.log.contains("holds `in/away`, which leads outside of the directory"), "{}", ran.log);
+    assert!(!outside.has("evil"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_of_provenance_joins_the_archive() {
+    let gitlab = Gitlab::start(Config::default()).await;
+    let project = Project::new();
+    project.file("out/a", "abc").file("out/b", "");
+    let job = gitlab.job(JobBuilder::new("build").script(["true"])).await;
+    let ran = gitlab
+        .run(
+            &project,
+            &job,
+            &["artifacts-uploader", "--path", "out", "--name", "binaries", "--generate-artifacts-metadata", "--repo-url",
+                "https://gitlab.test/g/p", "--repo-digest", "abcdef", "--job-name", "build", "--metadata-parameter", "CI"],
+        )
+        .await;
+    assert_eq!(ran.code, 0, "{}", ran.log);
+    let artifact = &job.artifacts()[0];
+    project.file("got.zip", &artifact.data[..]);
+    let text = project.program("unzip", &["-p", "got.zip", "binaries-metadata.json"]);
+    let statement: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let names: Vec<&str> =
+        statement["subject"].as_array().unwrap().iter().map(|subject| subject["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["out/a", "out/b"]);
+    // Recomputed by another program.
+    let digest = project.program("sha256sum", &["out/a"]);
+    assert_eq!(statement["subject"][0]["digest"]["sha256"], digest.split(' ').next().unwrap());
+    assert_eq!(statement["predicate"]["buildDefinition"]["internalParameters"]["job"], job.id().to_string());
 }

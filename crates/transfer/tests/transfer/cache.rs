@@ -372,3 +372,16 @@ async fn a_download_that_breaks_off_never_becomes_the_archive() {
     assert_eq!(ran.code, 1);
     assert_eq!(fs::read_dir(project.path().join("c")).unwrap().count(), 0);
 }
+
+#[test]
+fn folders_of_caches_are_opened_to_everybody() {
+    let project = Project::new();
+    project.file("volume/file", "x");
+    let ran = project.run(&["cache-init", "volume"]);
+    assert_eq!((ran.code, ran.log.as_str()), (0, ""));
+    assert_eq!(project.program("stat", &["-c", "%a", "volume"]).trim(), "777");
+    let ran = project.run(&["cache-init"]);
+    assert_eq!((ran.code, ran.log.as_str()), (1, "FATAL: No arguments passed, at least one path is required.\n"));
+    let ran = project.run(&["cache-init", "none"]);
+    assert!(ran.code == 1 && ran.log.starts_with("FATAL: failed to change permissions of `none`: "), "{}", ran.log);
+}

@@ -97,6 +97,10 @@ pub enum EnvironmentError {
     /// The place refuses to run the stage.
     #[error("{0}")]
     Refused(String),
+    /// What the stage ran in, such as its container, is gone, but the place is not: the next stage gets another. The stage is
+    /// tried again as often as `EXECUTOR_JOB_SECTION_ATTEMPTS` says.
+    #[error("{0}")]
+    Vanished(String),
     /// Output that was read once cannot be read again here.
     #[error("the output of this stage cannot be read again from byte {0}")]
     NotResumable(u64),

@@ -1,5 +1,6 @@
 //! A job in its place: the entry to everything else in this crate.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use job_payload::{Artifact, Dependency, Job, SecretString, Step};
@@ -12,7 +13,8 @@ use crate::paths::{self, Paths};
 use crate::runner::{Helper, Placement, RunnerFacts};
 use crate::settings::{BuildSettings, GitStrategy};
 use crate::setup::{self, SetupError};
-use crate::shell::{Script, posix};
+use crate::shell::export::{Prelude, STATUS};
+use crate::shell::{Script, Shell, posix, pwsh};
 use crate::stage::{JobStatus, Outcome, Stage, StagePlan};
 use crate::variables::{self, Variable, Variables, relative};
 
@@ -29,6 +31,7 @@ pub struct Context {
     pub(crate) caches: Vec<CacheEntry>,
     status: JobStatus,
     warnings: Vec<String>,
+    pub(crate) prelude: Prelude,
 }
 
 /// The bounds of a job and its stages.
@@ -113,6 +116,7 @@ impl Context {
             caches,
             status,
             warnings,
+            prelude: Prelude::default(),
         })
     }
 
@@ -182,7 +186,14 @@ impl Context {
         values.into_iter().map(SecretString::from).collect()
     }
 
-    /// Whether `CI_DEBUG_TRACE` is in force; the server hides such logs from most users.
+    /// Whether the log may hold what is not for everybody, by `CI_DEBUG_TRACE` or `CI_DEBUG_SERVICES`: the server hides such
+    /// logs from most users.
+    #[must_use]
+    pub fn hides_log(&self) -> bool {
+        self.settings.debug_trace || self.settings.debug_services
+    }
+
+    /// Whether `CI_DEBUG_TRACE` is in force.
     #[must_use]
     pub fn debug_trace(&self) -> bool {
         self.settings.debug_trace
@@ -236,8 +247,16 @@ impl Context {
 
     /// `CI_JOB_STATUS` for the scripts that are made from here on.
     pub fn set_status(&mut self, status: JobStatus) {
-        if self.status != status {
-            self.status = status;
+        if self.status == status {
+            return;
+        }
+        self.status = status;
+        let is_referred_to = |text: &str| text.contains(STATUS);
+        let job = self.job.variables.iter().any(|variable| is_referred_to(&variable.value));
+        if job
+            || self.runner.environment.iter().chain([&self.job.image.name]).any(|text| is_referred_to(text))
+        {
+            self.prelude = Prelude::default();
             self.variables = variables::assemble(
                 &self.job,
                 &self.runner,
@@ -246,6 +265,8 @@ impl Context {
                 &self.paths,
                 status.as_str(),
             );
+        } else {
+            self.variables.set_internal(STATUS, status.as_str());
         }
     }
 
@@ -340,7 +361,10 @@ impl Context {
     /// The script of a stage, or none if it has nothing to do.
     #[must_use]
     pub fn script(&self, stage: Stage) -> Option<Script> {
-        posix::script(self, stage, self.runner.shell)
+        match self.runner.shell {
+            shell @ (Shell::Bash | Shell::Sh) => posix::script(self, stage, shell),
+            Shell::Pwsh => pwsh::script(self, stage),
+        }
     }
 
     /// The pause before attempt `next` (2 and up) of a stage.
@@ -419,6 +443,17 @@ impl Context {
         }
     }
 
+    /// The commands of a step. GitLab writes the one named `release`, and leaves its variables to the runner.
+    pub(crate) fn step_commands<'a>(&'a self, step: &'a Step) -> Vec<Cow<'a, str>> {
+        let expand = step.name == "release";
+        step.script
+            .iter()
+            .map(
+                |line| if expand { self.variables.expand_inside(line) } else { Cow::Borrowed(line.as_str()) },
+            )
+            .collect()
+    }
+
     pub(crate) fn after_script(&self) -> Option<&Step> {
         self.job.steps.iter().find(|step| step.name == "after_script" && !step.script.is_empty())
     }
@@ -449,7 +484,13 @@ impl Timeouts {
     pub fn within(asked: Option<Duration>, left: Duration, name: &str) -> (Duration, Option<String>) {
         match asked {
             Some(asked) if asked > left => {
-                (left, Some(format!("{name} is longer than job timeout. Setting to job timeout")))
+                let asked = go_duration(asked);
+                (
+                    left,
+                    Some(format!(
+                        "{name} timeout: {asked} is longer than job timeout. Setting to job timeout"
+                    )),
+                )
             }
             Some(asked) => (asked, None),
             None => (left, None),

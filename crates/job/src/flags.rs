@@ -86,6 +86,13 @@ flags! {
     TestFeature = "FF_TEST_FEATURE", false;
 }
 
+/// Flags that GitLab Runner had, and the value under which their behaviour is always on.
+const GONE: [(&str, bool); 3] = [
+    ("FF_USE_NEW_BASH_EVAL_STRATEGY", true),
+    ("FF_SKIP_NOOP_BUILD_STAGES", true),
+    ("FF_SET_PERMISSIONS_BEFORE_CLEANUP", true),
+];
+
 /// The value of every flag for one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeatureFlags {
@@ -123,8 +130,11 @@ impl FeatureFlags {
             if !key.starts_with("FF_") {
                 continue;
             }
-            if let Some(flag) = FeatureFlag::from_name(key) {
-                texts.insert(flag, value);
+            match FeatureFlag::from_name(key) {
+                Some(flag) => {
+                    texts.insert(flag, value);
+                }
+                None => warnings.extend(unknown_variable(key, value)),
             }
         }
         for (flag, text) in texts {
@@ -145,7 +155,7 @@ impl FeatureFlags {
                 Some(flag) => {
                     changed.insert(flag, *value);
                 }
-                None => warnings.push(unknown_flag(name)),
+                None => warnings.extend(unknown_flag(name, *value)),
             }
         }
         changed.retain(|flag, value| *value != flag.default_value());
@@ -166,16 +176,58 @@ impl FeatureFlags {
 }
 
 /// The warning for a name in `[runners.feature_flags]` that is no flag.
-fn unknown_flag(name: &str) -> String {
-    let nearest = FeatureFlag::ALL
-        .iter()
-        .map(|flag| (strsim::damerau_levenshtein(flag.name(), name), flag.name()))
-        .min()
-        .filter(|(distance, _)| *distance <= 5);
-    match nearest {
-        Some((_, nearest)) => {
+fn unknown_flag(name: &str, value: bool) -> Option<String> {
+    if let Some((_, always)) = GONE.iter().find(|(gone, _)| *gone == name) {
+        return (value != *always).then(|| gone(name, *always));
+    }
+    Some(match nearest(name, 5) {
+        Some(nearest) => {
             format!("{name}: unknown feature flag in the runner's settings; did you mean {nearest}?")
         }
         None => format!("{name}: unknown feature flag in the runner's settings"),
+    })
+}
+
+/// The warning for a variable that looks like a flag. Unknown names are ordinary variables, which a job may have for itself:
+/// only those that are a slip of the pen away from a flag are worth a word.
+fn unknown_variable(name: &str, value: &str) -> Option<String> {
+    if let Some((_, always)) = GONE.iter().find(|(gone, _)| *gone == name) {
+        return (parse_strict_bool(value) == Some(!always)).then(|| gone(name, *always));
+    }
+    nearest(name, 2).map(|nearest| format!("{name}: no feature flag; did you mean {nearest}?"))
+}
+
+fn gone(name: &str, always: bool) -> String {
+    format!("{name}: no longer a feature flag, jobs run as if it was {always}")
+}
+
+fn nearest(name: &str, distance: usize) -> Option<&'static str> {
+    FeatureFlag::ALL
+        .iter()
+        .map(|flag| (strsim::damerau_levenshtein(flag.name(), name), flag.name()))
+        .min()
+        .filter(|(found, _)| *found <= distance)
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use test_case::test_case;
+
+    use super::*;
+
+    #[test_case("FF_TIMESTAMP", "true", Some("FF_TIMESTAMP: no feature flag; did you mean FF_TIMESTAMPS?"); "a slip")]
+    #[test_case("FF_OF_MY_OWN", "true", None; "the job's own")]
+    #[test_case("FF_USE_NEW_BASH_EVAL_STRATEGY", "true", None; "always on")]
+    #[test_case("FF_USE_NEW_BASH_EVAL_STRATEGY", "false", Some("FF_USE_NEW_BASH_EVAL_STRATEGY: no longer a feature flag, jobs run as if it was true"); "cannot be switched off")]
+    fn variables_that_look_like_flags(name: &str, value: &str, expected: Option<&str>) {
+        assert_eq!(unknown_variable(name, value).as_deref(), expected);
+    }
+
+    #[test_case("FF_USE_FASTZPI", true, Some("FF_USE_FASTZPI: unknown feature flag in the runner's settings; did you mean FF_USE_FASTZIP?"); "a slip")]
+    #[test_case("FF_SOMETHING_ELSE_ENTIRELY", true, Some("FF_SOMETHING_ELSE_ENTIRELY: unknown feature flag in the runner's settings"); "nothing near")]
+    #[test_case("FF_SKIP_NOOP_BUILD_STAGES", true, None; "always on")]
+    fn names_in_the_settings_that_are_no_flags(name: &str, value: bool, expected: Option<&str>) {
+        assert_eq!(unknown_flag(name, value).as_deref(), expected);
     }
 }

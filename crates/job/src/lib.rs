@@ -17,7 +17,7 @@
 //! let names: Vec<String> = context.stages().into_iter().map(|plan| plan.name).collect();
 //! assert_eq!(names, ["prepare_executor", "prepare_script", "get_sources", "step_script", "cleanup_file_variables"]);
 //! let script = context.script(Stage::Step(0)).unwrap();
-//! assert!(script.text.contains("make"));
+//! assert!(script.text().contains("make"));
 //! ```
 //!
 //! It does not run anything: the executor sends a [`Script`] to the standard input of [`Interpreter::command`].

@@ -59,6 +59,8 @@ pub struct BuildSettings {
     pub lfs_skip_smudge: Option<bool>,
     /// `CI_DEBUG_TRACE`, unless the runner forbids it.
     pub debug_trace: bool,
+    /// `CI_DEBUG_SERVICES`: what services say is in the log.
+    pub debug_services: bool,
     /// `AFTER_SCRIPT_IGNORE_ERRORS`: a failing `after_script` does not fail the job.
     pub after_script_ignores_errors: bool,
     /// `RUNNER_SCRIPT_TIMEOUT`; none means no bound of its own.
@@ -134,6 +136,7 @@ impl BuildSettings {
                 .is_some()
                 .then(|| reader.boolean("GIT_LFS_SKIP_SMUDGE", false)),
             debug_trace,
+            debug_services: variables.is_true("CI_DEBUG_SERVICES"),
             after_script_ignores_errors: reader.boolean("AFTER_SCRIPT_IGNORE_ERRORS", true),
             script_timeout: reader.duration("RUNNER_SCRIPT_TIMEOUT"),
             after_script_timeout: reader

@@ -97,7 +97,7 @@ pub async fn run_job(run: JobRun) -> JobReport {
 
     let context = Context::new(&run.received.job, &run.runner, &run.placement);
     let log = JobLog::new(log_options(&run, context.as_ref().ok()));
-    let debug_trace = context.as_ref().is_ok_and(Context::debug_trace);
+    let debug_trace = context.as_ref().is_ok_and(Context::hides_log);
     let gitlab =
         GitLab { client: run.client.clone(), job: credentials, debug_trace, info: Arc::clone(&run.info) };
     let upload = UploadOptions { job: id, ..run.upload.clone() };

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use job::log::LineKind;
 use job::{
     Context, Deadline, FailureReason, JobFailure, JobResult, JobStatus, Outcome, Stage, StagePlan, Timeouts,
@@ -17,6 +16,9 @@ use crate::{CacheAddresses, Environment, Executor, PrepareError, PrepareRequest,
 
 /// Bound of the last stage, which runs whatever happened.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(60);
+/// Where GitLab explains the bounds on time.
+const TIMEOUTS_PAGE: &str =
+    "https://docs.gitlab.com/ci/runners/configure_runners/#set-script-and-after_script-timeouts";
 /// Exit code of a shell that cannot find the program it is to run.
 const NOT_FOUND: i32 = 127;
 
@@ -121,11 +123,6 @@ impl<'a> Driver<'a> {
         for (index, line) in self.context.header().iter().enumerate() {
             self.log.line(if index == 0 { LineKind::Info } else { LineKind::Plain }, line);
         }
-        let policy = &self.context.job().policy_options;
-        if policy.execution_policy_job && !policy.policy_name.is_empty() {
-            self.log
-                .line(LineKind::Info, format_args!("Job triggered by policy \"{}\".", policy.policy_name));
-        }
         if !self.context.warnings().is_empty() {
             self.log.line(LineKind::Warning, self.context.warnings().join("\n"));
         }
@@ -204,10 +201,8 @@ impl<'a> Driver<'a> {
 
     /// The job's own commands, then `after_script`.
     async fn steps(&mut self, environment: &dyn Environment) -> Result<(), Trouble> {
-        let scope = match self.timeouts.script {
-            Some(bound) if bound < self.signals.left() => Scope::BEFORE.within(bound, Deadline::Script),
-            Some(_) | None => Scope::BEFORE,
-        };
+        self.policy();
+        let scope = self.script_scope();
         let mut result = Ok(());
         for index in 0..self.context.job().steps.len() {
             let step = Stage::Step(index);
@@ -235,6 +230,52 @@ impl<'a> Driver<'a> {
         };
         self.context.set_status(status);
         self.after_script(environment, result).await
+    }
+
+    /// The bound of the steps, and a word about bounds that cannot hold.
+    fn script_scope(&self) -> Scope {
+        let left = self.signals.left();
+        let after = "RUNNER_AFTER_SCRIPT_TIMEOUT";
+        let asked = self.context.variables().find(after).map(|_| self.timeouts.after_script);
+        let (_, after_warning) = Timeouts::within(asked, left, after);
+        let (bound, warning) = Timeouts::within(self.timeouts.script, left, "RUNNER_SCRIPT_TIMEOUT");
+        for warning in [&warning, &after_warning].into_iter().flatten() {
+            self.log.line(LineKind::Warning, warning);
+        }
+        match self.timeouts.script {
+            Some(_) if warning.is_none() => Scope::BEFORE.within(bound, Deadline::Script),
+            Some(_) | None => Scope::BEFORE,
+        }
+    }
+
+    /// What a security policy of GitLab has to do with the job.
+    fn policy(&self) {
+        let policy = &self.context.job().policy_options;
+        if !policy.execution_policy_job || policy.policy_name.is_empty() {
+            return;
+        }
+        self.log.line(LineKind::Info, format_args!("Job triggered by policy \"{}\".", policy.policy_name));
+        let variables = match policy.policy_variables_override_allowed {
+            None => {
+                self.log.line(
+                    LineKind::Info,
+                    "Variables defined in the policy take precedence over matching user-defined CI/CD variables for this job.",
+                );
+                return;
+            }
+            Some(true) => "allowed",
+            Some(false) => "ignored",
+        };
+        let except = match &policy.policy_variables_override_exceptions[..] {
+            [] => String::new(),
+            names => format!(" (except for {})", names.join(", ")),
+        };
+        self.log.line(
+            LineKind::Info,
+            format_args!(
+                "User-defined CI/CD variables are {variables} in this job{except} according to the pipeline execution policy."
+            ),
+        );
     }
 
     async fn after_script(
@@ -281,13 +322,21 @@ impl<'a> Driver<'a> {
         scope: Scope,
     ) -> Result<(), Trouble> {
         let plan = self.context.plan(stage);
-        let mut attempt = 1;
+        let (mut attempt, mut vanished) = (1, 0);
         loop {
             let Some(ended) = self.attempt(environment, &plan, scope).await else { return Ok(()) };
             let trouble = match ended {
                 Ended::Exited(0) => return Ok(()),
                 Ended::Exited(code) => Trouble::Failed(JobFailure::exit_code(code)),
                 Ended::Refused(why) => Trouble::Failed(JobFailure::system(why)),
+                Ended::Vanished(why) => {
+                    vanished += 1;
+                    if vanished < self.context.settings().attempts.job_section {
+                        self.log.line(LineKind::Warning, format_args!("{why}. Retrying..."));
+                        continue;
+                    }
+                    Trouble::Failed(JobFailure::system(why))
+                }
                 Ended::Stopped(stopped) => {
                     self.hint(&plan, &stopped);
                     return Err(Trouble::Halted(stopped.failure()));
@@ -326,7 +375,9 @@ impl<'a> Driver<'a> {
         plan: &StagePlan,
         scope: Scope,
     ) -> Option<Ended> {
-        let mut script = self.context.script(plan.stage)?;
+        if !self.context.is_needed(plan.stage) {
+            return None;
+        }
         self.begin(plan);
         if !self.context.cache_keys(plan.stage).is_empty() {
             let signed = tokio::select! {
@@ -341,13 +392,13 @@ impl<'a> Driver<'a> {
                 self.log.line(LineKind::Warning, warning);
             }
             self.context.set_remote_caches(signed.addresses);
-            script = self.context.script(plan.stage)?;
         }
+        let script = self.context.script(plan.stage)?;
         let ended = stage::attempt(
             environment,
             &plan.name,
             script.interpreter.command(),
-            Bytes::from(script.text),
+            script.bytes,
             self.log,
             &self.signals,
             scope,
@@ -393,7 +444,11 @@ impl<'a> Driver<'a> {
         if let Stopped::TimedOut(_, _) = stopped {
             self.log.line(
                 LineKind::Warning,
-                format_args!("{} could not run to completion because the timeout was exceeded.", plan.name),
+                format_args!(
+                    "{} could not run to completion because the timeout was exceeded. For more control over job and \
+                     script timeouts see: {TIMEOUTS_PAGE}",
+                    plan.name
+                ),
             );
         }
     }

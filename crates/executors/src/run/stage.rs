@@ -27,6 +27,8 @@ pub(super) enum Ended {
     Lost(String),
     /// It never began.
     Refused(String),
+    /// What it ran in is gone, and can be made again.
+    Vanished(String),
 }
 
 /// Runs one attempt.
@@ -103,6 +105,7 @@ async fn stop(output: &mut dyn StageOutput, stdout: &mut trace::LogWriter, stder
 async fn broken(environment: &dyn Environment, error: EnvironmentError) -> Ended {
     match error {
         EnvironmentError::Refused(why) => Ended::Refused(why),
+        EnvironmentError::Vanished(why) => Ended::Vanished(why),
         EnvironmentError::NotResumable(_) => Ended::Refused(error.to_string()),
         EnvironmentError::Lost(why) => match tokio::time::timeout(CAUSE_PATIENCE, environment.lost()).await {
             Ok(cause) => Ended::Lost(cause),

@@ -1,9 +1,15 @@
 //! Shells that job scripts are written for.
 
+pub(crate) mod announce;
+pub(crate) mod export;
 pub(crate) mod posix;
+pub(crate) mod pwsh;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+
+use bytes::Bytes;
 
 use crate::stage::Stage;
 
@@ -15,16 +21,18 @@ pub enum Shell {
     Bash,
     /// Any POSIX shell: dash, busybox, ksh.
     Sh,
+    /// PowerShell 7 on Linux, for the job's own commands; the runner's own stages are for `sh` all the same.
+    Pwsh,
 }
 
 /// A `shell` setting that cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ShellError {
     /// Known, but scripts are not generated for it.
-    #[error("shell `{0}` is not supported yet: use `bash` or `sh`")]
+    #[error("shell `{0}` is not supported yet: use `bash`, `sh` or `pwsh`")]
     Unsupported(String),
     /// No shell at all.
-    #[error("shell `{0}` is not known: use `bash` or `sh`")]
+    #[error("shell `{0}` is not known: use `bash`, `sh` or `pwsh`")]
     Unknown(String),
 }
 
@@ -35,6 +43,8 @@ pub enum Interpreter {
     Bash,
     /// `sh`, whatever it is.
     Sh,
+    /// PowerShell 7.
+    Pwsh,
 }
 
 /// The script of one stage.
@@ -47,8 +57,8 @@ pub struct Script {
     pub stage: Stage,
     /// What must interpret it.
     pub interpreter: Interpreter,
-    /// Its text.
-    pub text: String,
+    /// Its text, in UTF-8.
+    pub bytes: Bytes,
 }
 
 // === impl Shell ===
@@ -60,6 +70,7 @@ impl Shell {
         match self {
             Self::Bash => "bash",
             Self::Sh => "sh",
+            Self::Pwsh => "pwsh",
         }
     }
 }
@@ -71,7 +82,8 @@ impl FromStr for Shell {
         match name {
             "" | "bash" => Ok(Self::Bash),
             "sh" => Ok(Self::Sh),
-            "pwsh" | "powershell" | "cmd" => Err(ShellError::Unsupported(name.to_owned())),
+            "pwsh" => Ok(Self::Pwsh),
+            "powershell" | "cmd" => Err(ShellError::Unsupported(name.to_owned())),
             _ => Err(ShellError::Unknown(name.to_owned())),
         }
     }
@@ -86,6 +98,7 @@ impl Interpreter {
         match shell {
             Shell::Bash => Self::Bash,
             Shell::Sh => Self::Sh,
+            Shell::Pwsh => Self::Pwsh,
         }
     }
 
@@ -93,11 +106,19 @@ impl Interpreter {
     ///
     /// bash reads a script from a pipe byte by byte, with one system call each, but a sourced pipe in blocks; a standard
     /// input that cannot be opened again, such as a socket, takes the slow way.
+    ///
+    /// PowerShell would run a script on its standard input line by line, and lose exit codes other than 1: here a command
+    /// reads the whole of it and runs it as one block. The text names nothing that makes PowerShell itself read the input.
     #[must_use]
     pub fn command(self) -> &'static str {
         match self {
             Self::Bash => "bash -c 'if [ -p /dev/stdin ]; then . /dev/stdin; else exec bash; fi'",
             Self::Sh => "sh",
+            Self::Pwsh => {
+                "pwsh -NoLogo -NoProfile -NonInteractive -OutputFormat Text -Command '$OutputEncoding = \
+                 [Console]::OutputEncoding = [Text.UTF8Encoding]::new($false); & ([ScriptBlock]::Create(\
+                 [IO.StreamReader]::new([Console]::OpenStandardInput()).ReadToEnd()))'"
+            }
         }
     }
 
@@ -116,12 +137,20 @@ impl Interpreter {
 
 // === impl Script ===
 
+impl Script {
+    /// The text, for people.
+    #[must_use]
+    pub fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.bytes)
+    }
+}
+
 impl fmt::Debug for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Script")
             .field("stage", &self.stage)
             .field("interpreter", &self.interpreter)
-            .field("bytes", &self.text.len())
+            .field("bytes", &self.bytes.len())
             .finish_non_exhaustive()
     }
 }

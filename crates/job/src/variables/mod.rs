@@ -142,6 +142,13 @@ impl Variables {
         self.last.get(key).map(|index| &self.list[*index])
     }
 
+    /// Changes the runner's own variable of this name, whether a later one overrides it or not.
+    pub(crate) fn set_internal(&mut self, key: &str, value: &str) {
+        for variable in self.list.iter_mut().filter(|variable| variable.internal && variable.key == key) {
+            variable.value = value.to_owned();
+        }
+    }
+
     /// The value as a truth: `true` and `1`, in any case.
     #[must_use]
     pub fn is_true(&self, key: &str) -> bool {

@@ -178,7 +178,7 @@ fn a_script_timeout_is_cut_to_what_is_left_of_the_job() {
     let (bound, warning) = Timeouts::within(Some(left * 2), left, "X");
     assert_eq!(
         (bound, warning.as_deref()),
-        (left, Some("X is longer than job timeout. Setting to job timeout"))
+        (left, Some("X timeout: 2m0s is longer than job timeout. Setting to job timeout"))
     );
 }
 
@@ -288,7 +288,8 @@ fn folders_follow_the_executor() {
     );
     assert_eq!(own.variables().get("CI_DISPOSABLE_ENVIRONMENT").as_deref(), Some("true"));
     assert_eq!(own.variables().get("CI_SHARED_ENVIRONMENT"), None);
-    let script = own.script(Stage::PrepareScript).unwrap().text;
+    let script = own.script(Stage::PrepareScript).unwrap();
+    let script = script.text();
     assert!(!script.contains("DROVER_START"), "{script}");
 }
 
@@ -383,9 +384,10 @@ fn a_shell_that_is_not_served_is_refused_by_name() {
     assert_eq!("bash".parse(), Ok(Shell::Bash));
     assert_eq!("".parse(), Ok(Shell::Bash));
     assert_eq!("sh".parse(), Ok(Shell::Sh));
-    assert_eq!("pwsh".parse::<Shell>(), Err(ShellError::Unsupported("pwsh".into())));
+    assert_eq!("pwsh".parse(), Ok(Shell::Pwsh));
+    assert_eq!("cmd".parse::<Shell>(), Err(ShellError::Unsupported("cmd".into())));
     assert_eq!(
         "fish".parse::<Shell>().unwrap_err().to_string(),
-        "shell `fish` is not known: use `bash` or `sh`"
+        "shell `fish` is not known: use `bash`, `sh` or `pwsh`"
     );
 }

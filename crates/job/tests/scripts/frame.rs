@@ -35,7 +35,8 @@ fn a_failing_pipeline_fails_where_the_shell_can_tell() {
     assert_eq!(run_step(&machine, &context(&job, &runner(BASH))).code, 1);
     // Not every sh knows pipefail; the script runs there all the same.
     let ran =
-        feed(machine.command("dash"), &context(&job, &runner(SH)).script(Stage::Step(0)).unwrap().text).ok();
+        feed(machine.command("dash"), &context(&job, &runner(SH)).script(Stage::Step(0)).unwrap().text())
+            .ok();
     assert!(ran.stdout.ends_with("went on\n"));
 }
 
@@ -49,7 +50,7 @@ fn a_syntax_error_fails_the_stage_before_anything_ran() {
             let script = context.script(Stage::Step(0)).unwrap();
             let mut command = machine.command("sh");
             command.args(["-c", script.interpreter.command()]);
-            let ran = feed(command, &script.text);
+            let ran = feed(command, &script.text());
             assert_ne!(ran.code, 0, "{shell:?} {bad}: {ran:?}");
             assert!(!ran.stdout.contains("last\n"), "{shell:?} {bad}: {ran:?}");
         }
@@ -74,7 +75,7 @@ fn a_standard_input_that_is_no_pipe_is_read_as_well() {
     let context = context(&script(&["cat", "echo end"]), &runner(BASH));
     machine.run_stage(&context, Stage::GetSources).ok();
     let script = context.script(Stage::Step(0)).unwrap();
-    std::fs::write(machine.path("script"), &script.text).unwrap();
+    std::fs::write(machine.path("script"), &script.bytes).unwrap();
     let output = machine
         .command("sh")
         .args(["-c", script.interpreter.command()])
@@ -237,10 +238,10 @@ fn a_job_without_work_starts_no_processes_of_its_own() {
         for stage in stages {
             let script = context.script(stage).unwrap();
             // With no path there is no program to start; the search for bash would not find it.
-            let text = script.text.replacen("eval '", "PATH=/nonexistent; eval '", 1);
+            let text = script.text().replacen("eval '", "PATH=/nonexistent; eval '", 1);
             let text = text.replacen("command -v bash >/dev/null 2>&1 || exit 127\n", "", 1);
             let interpreter =
-                if script.text.starts_with("#!/usr/bin/env bash") { "/bin/bash" } else { "/bin/sh" };
+                if script.text().starts_with("#!/usr/bin/env bash") { "/bin/bash" } else { "/bin/sh" };
             let mut command = Command::new(interpreter);
             command
                 .current_dir(machine.path(""))

@@ -189,7 +189,9 @@ fn artifacts_are_uploaded_when_due_and_a_failure_fails_the_stage() {
               --name|logs-$CI_JOB_ID|--expire-in|1 week|--artifact-format|zip|--artifact-type|archive|"
             ]
         );
-        assert!(context.script(Stage::UploadArtifacts(Outcome::Failure)).unwrap().text.contains("--path x"));
+        assert!(
+            context.script(Stage::UploadArtifacts(Outcome::Failure)).unwrap().text().contains("--path x")
+        );
     }
 }
 

@@ -5,6 +5,7 @@
 mod context;
 mod frame;
 mod helper;
+mod pwsh;
 mod snapshots;
 mod sources;
 mod submodules;

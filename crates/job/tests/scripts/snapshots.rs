@@ -15,7 +15,7 @@ fn without_flags(text: &str) -> String {
 #[test]
 fn preparation() {
     let context = context(&script(&["true"]), &runner(Shell::Bash));
-    insta::assert_snapshot!(context.script(Stage::PrepareScript).unwrap().text);
+    insta::assert_snapshot!(context.script(Stage::PrepareScript).unwrap().text());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use drover_job::{Context, Placement, Product, RunnerFacts, Script, Shell, Stage};
+use drover_job::{Context, Helper, Placement, Product, RunnerFacts, Script, Shell, Stage};
 use job_payload::Job;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -60,7 +60,7 @@ impl Machine {
         check_syntax(script);
         let mut command = self.command("sh");
         command.args(["-c", script.interpreter.command()]);
-        feed(command, &script.text)
+        feed(command, &script.text())
     }
 
     pub(crate) fn run_stage(&self, context: &Context, stage: Stage) -> Ran {
@@ -146,17 +146,18 @@ pub(crate) fn feed(mut command: Command, script: &str) -> Ran {
 
 /// The commands inside of the frame.
 pub(crate) fn body(script: &Script) -> String {
-    let frame = script.text.lines().nth(1).unwrap();
-    let start = script.text.find(frame).unwrap();
-    let eval = start + script.text[start..].find("eval '").unwrap();
-    let quoted = &script.text[eval + "eval ".len()..];
+    let text = script.text();
+    let frame = text.lines().nth(1).unwrap();
+    let start = text.find(frame).unwrap();
+    let eval = start + text[start..].find("eval '").unwrap();
+    let quoted = &text[eval + "eval ".len()..];
     let quoted = quoted.strip_suffix("; exit 0; }\n").unwrap();
     let ran = feed(Command::new("dash"), &format!("printf '%s' {quoted}"));
     ran.ok().stdout
 }
 
 fn check_syntax(script: &Script) {
-    for text in [&script.text, &body(script)] {
+    for text in [&*script.text(), &body(script)] {
         for shell in ["dash", "bash"] {
             let mut command = Command::new(shell);
             command.arg("-n");
@@ -178,7 +179,7 @@ pub(crate) fn runner(shell: Shell) -> RunnerFacts {
         short_token: "aB3dE6gH9".into(),
         system_id: "s_1".into(),
         manager_host: "manager-01".into(),
-        helper: "helper".into(),
+        helper: Helper { command: "helper".into(), is_drover: false },
         ..RunnerFacts::new(product, "instance", shell, "https://gitlab.example.test")
     }
 }

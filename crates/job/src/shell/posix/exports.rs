@@ -2,8 +2,8 @@
 
 use super::writer::{Writer, quote};
 use crate::context::Context;
-use crate::flags::FeatureFlag;
 use crate::runner::TempAccess;
+use crate::shell::export::{self, STATUS};
 use crate::variables::START_DIR;
 
 /// What becomes of the content of file variables.
@@ -22,23 +22,34 @@ pub(super) fn start_dir(writer: &mut Writer, context: &Context) {
     }
 }
 
-/// Exports all variables of the job, then what earlier stages left in `GITLAB_ENV`.
+/// Exports all variables of the job, then what earlier stages left in `GITLAB_ENV`. To be called before anything is written.
 pub(super) fn exports(writer: &mut Writer, context: &Context, files: Files) {
+    let contents = context.variables.iter().any(|variable| variable.file);
+    if files == Files::PathsOnly && contents {
+        all(writer, context, files);
+        return;
+    }
+    let prelude = context.prelude.get_or_make(|| {
+        let mut writer = Writer::default();
+        all(&mut writer, context, Files::Written);
+        writer.as_prelude()
+    });
+    let status = export::status(context);
+    let head = status.map(|status| format!("export {STATUS}={}\n", quote(status))).unwrap_or_default();
+    writer.set_prelude(head, prelude);
+}
+
+fn all(writer: &mut Writer, context: &Context, files: Files) {
     start_dir(writer, context);
     temp_dir(writer, context);
     let mut contents = String::new();
     let mut exports = Vec::new();
-    for variable in context.variables.iter().filter(|variable| variable.is_exportable()) {
-        if !variable.file {
-            exports.push(format!("export {}={}", variable.key, quote(&variable.value)));
-            continue;
+    for export in export::exports(context) {
+        let value = quote(&export.value);
+        if let (Files::Written, Some(content)) = (files, export.content) {
+            contents.push_str(&format!(" printf %s {} >{value};", quote(content)));
         }
-        let path = context.variables.file_path(&variable.key);
-        let path = quote(&path);
-        if files == Files::Written {
-            contents.push_str(&format!(" printf %s {} >{path};", quote(&variable.value)));
-        }
-        exports.push(format!("export {}={path}", variable.key));
+        exports.push(format!("export {}={value}", export.key));
     }
     // Written before the job's variables can change what the commands of the shell mean.
     if !contents.is_empty() {
@@ -46,11 +57,6 @@ pub(super) fn exports(writer: &mut Writer, context: &Context, files: Files) {
     }
     for export in exports {
         writer.line(export);
-    }
-    let env_file = context.temp_file("gitlab_runner_env");
-    writer.line(format!("export GITLAB_ENV={}", quote(&env_file)));
-    if context.flags.is_on(FeatureFlag::GitUrlsWithoutTokens) {
-        writer.line(format!("export GIT_CONFIG_GLOBAL={}", quote(&context.temp_file(".glr.gconf"))));
     }
     // Lines are taken literally, as GitLab Runner does. One that is no assignment is reported by the shell and skipped.
     writer.line(

@@ -12,11 +12,15 @@ mod steps;
 mod submodules;
 mod writer;
 
+use bytes::Bytes;
+
 use crate::context::Context;
 use crate::flags::FeatureFlag;
 use crate::runner::TempAccess;
 use crate::shell::{Interpreter, Script, Shell};
 use crate::stage::{Place, Stage};
+use sources::Hooks;
+pub(crate) use sources::{environment as sources_environment, has_hooks};
 use writer::{Writer, quote};
 
 /// The script of a stage, or none if there is nothing to do.
@@ -30,7 +34,7 @@ pub(crate) fn script(context: &Context, stage: Stage, shell: Shell) -> Option<Sc
         Stage::ResolveSecrets | Stage::PrepareExecutor => return None,
         Stage::PrepareScript => prepare(&mut writer, context),
         Stage::GetSources => {
-            sources::get_sources(&mut writer, context);
+            sources::get_sources(&mut writer, context, Hooks::Inside);
             users = sources::has_hooks(context);
         }
         Stage::ClearWorktree => sources::clear_worktree(&mut writer, context),
@@ -52,7 +56,7 @@ pub(crate) fn script(context: &Context, stage: Stage, shell: Shell) -> Option<Sc
     let interpreter = if users { Interpreter::of(shell) } else { Interpreter::Sh };
     let name = match interpreter {
         Interpreter::Bash => "bash",
-        Interpreter::Sh => "sh",
+        Interpreter::Sh | Interpreter::Pwsh => "sh",
     };
     let mut options = Vec::new();
     if users {
@@ -69,15 +73,23 @@ pub(crate) fn script(context: &Context, stage: Stage, shell: Shell) -> Option<Sc
     if context.settings.debug_trace {
         options.push("set -x");
     }
-    Some(Script { stage, interpreter, text: writer.into_script(name, &options) })
+    let bytes = writer.into_script(name, &options);
+    Some(Script { stage, interpreter, bytes })
+}
+
+/// What the runner does between the hooks of a checkout that runs in another shell, which has made the exports.
+pub(crate) fn sources_between_hooks(context: &Context) -> Bytes {
+    let mut writer = Writer::default();
+    sources::get_sources(&mut writer, context, Hooks::Outside);
+    writer.into_script("sh", if context.settings.debug_trace { &["set -x"] } else { &[] })
 }
 
 /// The first words of the environment, which also show that it runs scripts at all. Leaves of an earlier job that was cut
 /// off are removed.
 fn prepare(writer: &mut Writer, context: &Context) {
-    if context.runner.shell == Shell::Bash && context.runner.temp_access == TempAccess::Owner {
+    if context.runner.shell != Shell::Sh && context.runner.temp_access == TempAccess::Owner {
         // All stages run in this place: a shell that is missing is named before anything is done.
-        writer.line("command -v bash >/dev/null 2>&1 || exit 127");
+        writer.line(format!("command -v {} >/dev/null 2>&1 || exit 127", context.runner.shell.as_str()));
     }
     exports::start_dir(writer, context);
     writer.line("if [ -r /proc/sys/kernel/hostname ]; then read -r DROVER_HOST </proc/sys/kernel/hostname; else DROVER_HOST=$(hostname 2>/dev/null || uname -n); fi");

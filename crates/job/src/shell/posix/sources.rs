@@ -13,22 +13,44 @@ use crate::settings::{GitStrategy, SubmoduleStrategy};
 /// Answers git's question for a password with the job token, which is in the environment and in no file.
 const TOKEN_HELPER: &str = r#"!f(){ if [ "$1" = get ]; then echo "password=$CI_JOB_TOKEN"; fi; }; f"#;
 
+/// Git's settings for this job, outside of the project.
+const EXTERNAL_CONFIG: &str = ".gitlab-runner.ext.conf";
+
 /// Locks and hooks that a killed job may have left in a git folder.
 const LEFT_OVER: [&str; 5] =
     ["index.lock", "shallow.lock", "HEAD.lock", "config.lock", "hooks/post-checkout"];
 
+/// Whether hooks are part of the script.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hooks {
+    /// They are.
+    Inside,
+    /// Another shell runs them before and after this script, and has exported everything.
+    Outside,
+}
+
 /// Whether users' commands run in this stage.
-pub(super) fn has_hooks(context: &Context) -> bool {
+pub(crate) fn has_hooks(context: &Context) -> bool {
     context.has_repository()
         && (!context.runner.pre_get_sources_script.trim().is_empty()
             || !context.runner.post_get_sources_script.trim().is_empty()
             || context.job.hooks.iter().any(|hook| !hook.script.is_empty()))
 }
 
+/// What a checkout sets in the environment, for git and for the hooks around it.
+pub(crate) fn environment(context: &Context) -> Vec<(&'static str, String)> {
+    let mut environment =
+        vec![("GIT_TERMINAL_PROMPT", "0".to_owned()), ("GCM_INTERACTIVE", "Never".to_owned())];
+    environment.push(("GLR_EXT_GIT_CONFIG_PATH", context.temp_file(EXTERNAL_CONFIG)));
+    environment
+}
+
 /// The stage as a whole.
-pub(super) fn get_sources(writer: &mut Writer, context: &Context) {
-    exports(writer, context, Files::Written);
-    writer.line("export GIT_TERMINAL_PROMPT=0 GCM_INTERACTIVE=Never");
+pub(super) fn get_sources(writer: &mut Writer, context: &Context, hooks: Hooks) {
+    if hooks == Hooks::Inside {
+        exports(writer, context, Files::Written);
+        writer.line("export GIT_TERMINAL_PROMPT=0 GCM_INTERACTIVE=Never");
+    }
     let access = Access::of(context);
     let project = quote(&context.paths.project);
     if !context.has_repository() {
@@ -54,8 +76,10 @@ pub(super) fn get_sources(writer: &mut Writer, context: &Context) {
             writer.command(["git", "config", "--global", &key, &path]);
         }
     }
-    one(writer, context, "pre_clone_script", &context.runner.pre_get_sources_script);
-    hook(writer, context, "pre_get_sources_script", "pre_clone_script");
+    if hooks == Hooks::Inside {
+        one(writer, context, "pre_clone_script", &context.runner.pre_get_sources_script);
+        hook(writer, context, "pre_get_sources_script", "pre_clone_script");
+    }
     if context.settings.lfs_skip_smudge.is_none() {
         // Objects are pulled in one go later, which is faster than one by one at checkout.
         writer.line("export GIT_LFS_SKIP_SMUDGE=1");
@@ -63,8 +87,10 @@ pub(super) fn get_sources(writer: &mut Writer, context: &Context) {
     fetch(writer, context, &access);
     checkout(writer, context);
     submodules::update(writer, context);
-    hook(writer, context, "post_get_sources_script", "post_clone_script");
-    one(writer, context, "post_clone_script", &context.runner.post_get_sources_script);
+    if hooks == Hooks::Inside {
+        hook(writer, context, "post_get_sources_script", "post_clone_script");
+        one(writer, context, "post_clone_script", &context.runner.post_get_sources_script);
+    }
     forget_credentials(writer, context);
 }
 
@@ -288,7 +314,7 @@ fn correlation_id(context: &Context) -> Option<&str> {
 /// Writes git's configuration: the template of `.git/config`, and the file outside of the project that holds credentials
 /// and everything else that a job must not be able to leave to the next.
 fn configuration(writer: &mut Writer, context: &Context, access: &Access, correlation: Option<&str>) {
-    let external_path = context.temp_file(".gitlab-runner.ext.conf");
+    let external_path = context.temp_file(EXTERNAL_CONFIG);
     let helper = context.flags.is_on(FeatureFlag::GitUrlsWithoutTokens);
     let mut external = String::new();
     if let Some(id) = correlation {

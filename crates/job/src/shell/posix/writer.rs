@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use bytes::Bytes;
+
 use crate::variables::START_DIR;
 
 const GREEN: &str = r"\033[32;1m";
@@ -13,12 +15,29 @@ const RESET: &str = r"\033[0;m";
 /// The commands of one stage.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
+    /// Comes before the body, and is quoted already: what all stages have in common is quoted once for all of them.
+    prelude: Option<Bytes>,
+    /// Comes before the prelude.
+    head: String,
     body: String,
 }
 
 // === impl Writer ===
 
 impl Writer {
+    /// Puts these in front of the body: lines, and what [`as_prelude`](Self::as_prelude) made.
+    pub(super) fn set_prelude(&mut self, head: String, prelude: &Bytes) {
+        self.head = head;
+        self.prelude = Some(prelude.clone());
+    }
+
+    /// The body as text that can be a prelude.
+    pub(super) fn as_prelude(&self) -> String {
+        let mut text = String::with_capacity(self.body.len() + self.body.len() / 8);
+        escape_into(&self.body, &mut text);
+        text
+    }
+
     /// One or more lines of shell.
     pub(super) fn line(&mut self, line: impl AsRef<str>) {
         self.body.push_str(line.as_ref());
@@ -62,17 +81,24 @@ impl Writer {
     /// printing even that. `exec` comes after the braces are read, and nothing is read from standard input after them.
     ///
     /// `options` are commands that come first in the body: a shell that traces its commands must not show the body as one.
-    pub(super) fn into_script(self, interpreter: &str, options: &[&str]) -> String {
-        let mut body = String::with_capacity(self.body.len() + 80);
+    pub(super) fn into_script(self, interpreter: &str, options: &[&str]) -> Bytes {
+        let prelude = self.prelude.unwrap_or_default();
+        let mut text = String::with_capacity(prelude.len() + self.body.len() + self.body.len() / 8 + 200);
+        text.push_str("#!/usr/bin/env ");
+        text.push_str(interpreter);
+        text.push_str("\n{ trap 'exit 1' TERM; set +C; set -e; exec </dev/null; eval '");
         for option in options {
-            body.push_str(option);
-            body.push('\n');
+            escape_into(option, &mut text);
+            text.push('\n');
         }
-        body.push_str(&self.body);
-        let body = single_quoted(&body);
-        format!(
-            "#!/usr/bin/env {interpreter}\n{{ trap 'exit 1' TERM; set +C; set -e; exec </dev/null; eval {body}; exit 0; }}\n"
-        )
+        escape_into(&self.head, &mut text);
+        let mut text = text.into_bytes();
+        text.extend_from_slice(&prelude);
+        let mut body = String::with_capacity(self.body.len() + self.body.len() / 8 + 16);
+        escape_into(&self.body, &mut body);
+        body.push_str("'; exit 0; }\n");
+        text.extend_from_slice(body.as_bytes());
+        Bytes::from(text)
     }
 }
 
@@ -122,14 +148,19 @@ fn is_bare(text: &str) -> bool {
 fn single_quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('\'');
+    escape_into(text, &mut out);
+    out.push('\'');
+    out
+}
+
+/// The inside of single quotes.
+fn escape_into(text: &str, out: &mut String) {
     for (index, piece) in text.split('\'').enumerate() {
         if index > 0 {
             out.push_str(r"'\''");
         }
         out.push_str(piece);
     }
-    out.push('\'');
-    out
 }
 
 #[cfg(test)]

@@ -161,7 +161,8 @@ impl Shown {
                 Some(Status(document)) => html(status::page(&document())),
                 None => text(
                     StatusCode::NOT_FOUND,
-                    "not found: `page = true` in the table `[status]` of the configuration switches it on\n".to_owned(),
+                    "not found: `page = true` in the table `[status]` of the configuration switches it on\n"
+                        .to_owned(),
                 ),
             },
             _ => text(StatusCode::NOT_FOUND, "not found\n".to_owned()),

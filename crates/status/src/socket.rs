@@ -21,9 +21,11 @@ const REQUEST: &[u8] = b"status 1\n";
 /// Most bytes that are read of a client.
 const MOST_REQUEST: usize = 64;
 /// How long one conversation may take.
-const DEADLINE: Duration = Duration::from_secs(5);
+const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a client may take to say what it wants.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(1);
 /// Conversations at the same time; more wait.
-const CONVERSATIONS: usize = 4;
+const CONVERSATIONS: usize = 8;
 /// Most bytes that a client reads: thousands of instances take less.
 const MOST_ANSWER: u64 = 64 << 20;
 /// Most bytes of a socket's path: the operating system's bound.
@@ -207,24 +209,31 @@ async fn converse(mut stream: UnixStream, document: &(dyn Fn() -> Document + Sen
         tracing::warn!(uid = peer, "another user asked for the status, which is not theirs");
         return Ok(());
     }
-    let mut request = Vec::with_capacity(MOST_REQUEST);
-    while !request.ends_with(b"\n") {
-        if request.len() >= MOST_REQUEST {
-            return Ok(());
-        }
-        let mut buffer = [0; MOST_REQUEST];
-        let room = MOST_REQUEST - request.len();
-        match stream.read(&mut buffer[..room]).await? {
-            0 => return Ok(()),
-            count => request.extend_from_slice(&buffer[..count]),
-        }
-    }
-    if request != REQUEST {
-        return Ok(());
+    match tokio::time::timeout(REQUEST_DEADLINE, is_request(&mut stream)).await {
+        Ok(Ok(true)) => {}
+        Ok(Ok(false)) | Err(_) => return Ok(()),
+        Ok(Err(error)) => return Err(error),
     }
     let answer = serde_json::to_vec(&document())?;
     stream.write_all(&answer).await?;
     stream.shutdown().await
+}
+
+/// Reads what the client wants.
+async fn is_request(stream: &mut UnixStream) -> io::Result<bool> {
+    let mut request = Vec::with_capacity(MOST_REQUEST);
+    while !request.ends_with(b"\n") {
+        if request.len() >= MOST_REQUEST {
+            return Ok(false);
+        }
+        let mut buffer = [0; MOST_REQUEST];
+        let room = MOST_REQUEST - request.len();
+        match stream.read(&mut buffer[..room]).await? {
+            0 => return Ok(false),
+            count => request.extend_from_slice(&buffer[..count]),
+        }
+    }
+    Ok(request == REQUEST)
 }
 
 impl Drop for File {

@@ -96,14 +96,17 @@ async fn a_manager_under_load_says_what_it_does_and_why() {
 async fn an_entry_that_cannot_work_is_shown_and_logged_once() {
     let bad = drover_tests::Entry::bare("broken").set("executor", "parallels");
     let world = Watched::start(shown(fleet()).runner(bad), TOKEN).await;
-    let document = world.eventually("the other entry works", |document| {
-        document.runners.iter().any(|runner| runner.state == EntryState::Working)
-    }).await;
+    let document = world
+        .eventually("the other entry works", |document| {
+            document.runners.iter().any(|runner| runner.state == EntryState::Working)
+        })
+        .await;
     let refused = document.runners.iter().find(|runner| runner.name == "broken").unwrap();
     assert_eq!(refused.state, EntryState::Refused);
     assert!(refused.why.contains("parallels"), "{}", refused.why);
     let said = world.stop().await;
-    let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("ERROR") && line.contains("parallels")).collect();
+    let lines: Vec<&str> =
+        said.lines().filter(|line| line.starts_with("ERROR") && line.contains("parallels")).collect();
     assert_eq!(lines.len(), 1, "{lines:#?}");
 }
 

@@ -126,9 +126,8 @@ async fn everything_happens(world: &Watched) {
 async fn prometheus_has_every_metric_of_the_dashboard_and_accepts_every_rule() {
     let folder = tempfile::tempdir().unwrap();
     // Instances serve one job each, so that some are deleted.
-    let entry = fleet()
-        .set("autoscaler.max_use_count", 1)
-        .set("monitoring.job_queuing_durations", vec![queuing()]);
+    let entry =
+        fleet().set("autoscaler.max_use_count", 1).set("monitoring.job_queuing_durations", vec![queuing()]);
     let world = Watched::start(shown(entry), TOKEN).await;
     let prometheus = Prometheus::start(world.address(), folder.path()).await;
     everything_happens(&world).await;
@@ -212,7 +211,8 @@ async fn promtool(arguments: &[&str], input: &str) -> String {
     stdin.write_all(input.as_bytes()).await.unwrap();
     drop(stdin);
     let output = within("promtool ends", child.wait_with_output()).await.unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}");
     said
 }

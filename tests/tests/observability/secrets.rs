@@ -34,7 +34,8 @@ async fn no_secret_is_in_anything_that_is_shown() {
     std::fs::write(&gate, "").unwrap();
     shown.push(("the log", world.stop().await));
     for (what, text) in &shown {
-        assert!(text.contains("fleet"), "{what} is about something else:\n{text}");
+        let about = if *what == "/debug/jobs/list" { "stage=step_script" } else { "fleet" };
+        assert!(text.contains(about), "{what} is about something else:\n{text}");
         for secret in [TOKEN, ENVIRONMENT, MASKED, PLAIN, &tokens[0], &tokens[1], "0123456789abcdef"] {
             assert!(!text.contains(secret), "{what} holds `{secret}`:\n{text}");
         }

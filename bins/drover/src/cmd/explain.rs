@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueHint};
 use status::{AskError, Document, Filter};
 
-use crate::arguments::{ConfigArguments, LogArguments, filled};
 use super::status::socket_path;
+use crate::arguments::{ConfigArguments, LogArguments, filled};
 use crate::failure::{Exit, Failure};
 use crate::output;
 
@@ -71,8 +71,10 @@ fn configured(file: &Path) -> Result<PathBuf, Failure> {
     let file = std::path::absolute(file)?;
     match config::load(&file) {
         Ok(loaded) => socket_path(&loaded.config, &file).ok_or_else(|| {
-            Failure::usage(anyhow::anyhow!("`socket` of the table `[status]` is empty, so the manager has no socket"))
-                .hint(format!("remove the key from `{}` and start the manager again", file.display()))
+            Failure::usage(anyhow::anyhow!(
+                "`socket` of the table `[status]` is `none`, so the manager has no socket"
+            ))
+            .hint(format!("remove the key from `{}` and start the manager again", file.display()))
         }),
         Err(_) => Ok(status::default_path(&file)),
     }

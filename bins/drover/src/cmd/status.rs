@@ -17,7 +17,7 @@ pub(crate) struct Answering(JoinHandle<()>);
 pub(crate) fn socket_path(config: &config::Config, file: &Path) -> Option<PathBuf> {
     match config.status.as_ref().and_then(|status| status.socket.as_deref()) {
         None => Some(status::default_path(file)),
-        Some("") => None,
+        Some("none") => None,
         Some(path) => Some(identity::directory(file).join(path)),
     }
 }
@@ -49,8 +49,12 @@ impl Answering {
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 let hint = match &error {
-                    SocketError::InUse { .. } => "give each manager a socket of its own: `socket` in the table `[status]`",
-                    SocketError::TooLong { .. } | SocketError::NoSocket { .. } | SocketError::Listen { .. } => {
+                    SocketError::InUse { .. } => {
+                        "give each manager a socket of its own: `socket` in the table `[status]`"
+                    }
+                    SocketError::TooLong { .. }
+                    | SocketError::NoSocket { .. }
+                    | SocketError::Listen { .. } => {
                         "set `socket` in the table `[status]` to a path in a folder that this user may write to, such as /run/drover"
                     }
                 };

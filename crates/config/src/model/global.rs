@@ -101,7 +101,7 @@ section! {
 section! {
     /// What the manager says of itself, beside metrics. Drover's own table: GitLab Runner has none.
     pub struct Status = "[status]" {
-        /// Path of the local socket that `drover explain` asks, from the folder of the file. Empty for none.
+        /// Path of the local socket that `drover explain` asks, from the folder of the file; `"none"` for no socket.
         socket: Option<String>, default "the configuration file's name and `.sock`, beside it" => restart;
         /// Serve `/status` (JSON) and `/status.html` on `listen_address`, to everybody who reaches it.
         page: bool, default "false" => restart;

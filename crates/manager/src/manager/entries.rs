@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::{Loaded, Runner, RunnerChange, Verdict};
+use config::{Diagnostic, Loaded, Runner, RunnerChange, Verdict};
 
 use super::{Entry, Event, Manager};
 use crate::dispatch::RunnerIndex;
@@ -39,7 +39,16 @@ impl Manager {
     }
 
     fn verdicts(&self, loaded: &Loaded) -> Vec<Verdict> {
-        loaded.verdicts(&self.around.providers.capabilities())
+        let mut verdicts = loaded.verdicts(&self.around.providers.capabilities());
+        for (index, verdict) in verdicts.iter_mut().enumerate() {
+            let of_entry = |found: &&Diagnostic| found.is_error() && found.runner == Some(index);
+            let hint = loaded.diagnostics.iter().find(of_entry).and_then(|found| found.hint.as_deref());
+            if let (Verdict::Refused(why), Some(hint)) = (verdict, hint) {
+                why.push_str("; ");
+                why.push_str(hint);
+            }
+        }
+        verdicts
     }
 
     /// Adds an entry, after the end of one that still uses the same instances.

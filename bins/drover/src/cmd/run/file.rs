@@ -1,5 +1,6 @@
 //! The configuration file while the manager runs.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -80,7 +81,9 @@ impl Watched {
             Err(error) => {
                 metrics.configuration_refused();
                 match &error {
-                    LoadError::Invalid(invalid) => report(&self.path, &invalid.diagnostics),
+                    LoadError::Invalid(invalid) => {
+                        invalid.diagnostics.iter().for_each(|found| log(&self.path, found));
+                    }
                     LoadError::Read { path, source } => {
                         tracing::error!(file = %path.display(), error = %source, "failed to read the configuration");
                     }
@@ -111,20 +114,28 @@ impl Watched {
     }
 }
 
-/// Logs what is to be said about a file.
+/// Logs what is to be said about a file that comes into force. The first error of a runner entry is why the manager refuses
+/// it, and the manager says so.
 pub(super) fn report(path: &Path, diagnostics: &[Diagnostic]) {
+    let mut refused = BTreeSet::new();
     for found in diagnostics {
-        let place = match found.line {
-            Some(line) => format!("{}:{line}", path.display()),
-            None => path.display().to_string(),
-        };
-        let key = Some(found.key.as_str()).filter(|key| !key.is_empty());
-        let (hint, message) = (found.hint.as_deref(), &found.message);
-        if found.is_error() {
-            tracing::error!(file = place, key, hint, "Configuration: {message}");
-        } else {
-            tracing::warn!(file = place, key, hint, "Configuration: {message}");
+        if !(found.is_error() && found.runner.is_some_and(|runner| refused.insert(runner))) {
+            log(path, found);
         }
+    }
+}
+
+fn log(path: &Path, found: &Diagnostic) {
+    let place = match found.line {
+        Some(line) => format!("{}:{line}", path.display()),
+        None => path.display().to_string(),
+    };
+    let key = Some(found.key.as_str()).filter(|key| !key.is_empty());
+    let (hint, message) = (found.hint.as_deref(), &found.message);
+    if found.is_error() {
+        tracing::error!(file = place, key, hint, "Configuration: {message}");
+    } else {
+        tracing::warn!(file = place, key, hint, "Configuration: {message}");
     }
 }
 

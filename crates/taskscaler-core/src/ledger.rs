@@ -85,4 +85,21 @@ impl LedgerChanges {
     pub fn is_empty(&self) -> bool {
         self.upserts.is_empty() && self.removals.is_empty() && self.requests.is_none()
     }
+
+    /// Adds changes that came after these, so that applying the result is the same as applying both.
+    pub fn then(&mut self, later: Self) {
+        let mut instances: BTreeMap<InstanceId, Option<InstanceRecord>> = BTreeMap::new();
+        let earlier = std::mem::take(self);
+        self.requests = later.requests.or(earlier.requests);
+        for (upserts, removals) in [(earlier.upserts, earlier.removals), (later.upserts, later.removals)] {
+            instances.extend(removals.into_iter().map(|id| (id, None)));
+            instances.extend(upserts.into_iter().map(|(id, record)| (id, Some(record))));
+        }
+        for (id, record) in instances {
+            match record {
+                Some(record) => self.upserts.push((id, record)),
+                None => self.removals.push(id),
+            }
+        }
+    }
 }

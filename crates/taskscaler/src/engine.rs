@@ -67,7 +67,7 @@ impl Taskscaler {
         let outcome = CallOutcome::of(info.as_ref().err());
         settings.observer.called(&ProviderCall::new(CallKind::Init, outcome, began.elapsed()));
         let info = info.map_err(StartError::Group)?;
-        let ledger = settings.store.load().map_err(StartError::Store)?;
+        let ledger = settings.store.load(&info.id).map_err(StartError::Store)?;
         let mut config = settings.core.clone();
         config.group_max_size = Some(info.max_size);
         settings.observer.configured(&config);

@@ -41,4 +41,5 @@ pub use observe::{CallKind, CallOutcome, ClaimOperation, ProviderCall, ScalerObs
 pub use ready::{Always, ReadyUp};
 pub use settings::Settings;
 pub use store::{LedgerStore, MemoryStore, StoreError};
+pub use taskscaler_core as core;
 pub use taskscaler_core::{InstanceLine, NoCapacity, Report, go_duration};

@@ -7,13 +7,14 @@ use std::time::{Duration, SystemTime};
 use connect_info::ConnectInfo;
 use fleeting::{GroupError, InstanceGroup};
 use status::Diary;
-use taskscaler_core::{ClaimKey, Core, Event, InstanceId, NoCapacity, Report, Slot};
+use taskscaler_core::{ClaimKey, Core, Event, InstanceId, LedgerChanges, NoCapacity, Report, Slot};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::observe::{CallKind, CallOutcome, ClaimOperation, ProviderCall};
 use crate::provider;
+use crate::voice::chain;
 use crate::{Clock, LedgerStore, LostCause, ScalerObserver, Settings};
 
 /// Credentials that expire sooner than this are fetched anew.
@@ -40,6 +41,8 @@ pub(crate) struct Shared {
 pub(crate) struct Inner {
     pub(crate) core: Core,
     store: Arc<dyn LedgerStore>,
+    /// What the store failed to keep.
+    unsaved: Option<LedgerChanges>,
     waiting: BTreeMap<ClaimKey, oneshot::Sender<Slot>>,
     lost: BTreeMap<ClaimKey, watch::Sender<Option<LostCause>>>,
     keys: KeyMaker,
@@ -69,6 +72,7 @@ impl Shared {
             inner: Mutex::new(Inner {
                 core,
                 store: Arc::clone(&settings.store),
+                unsaved: None,
                 waiting: BTreeMap::new(),
                 lost: BTreeMap::new(),
                 keys: KeyMaker { state: settings.seed },
@@ -238,9 +242,22 @@ impl Inner {
         if !self.core.ledger_changed() {
             return;
         }
-        if let Err(error) = self.store.save(self.core.take_ledger_changes()) {
-            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            tracing::error!(%error, %cause, "failed to keep the scaler's ledger");
+        let mut changes = self.core.take_ledger_changes();
+        let failing = self.unsaved.take();
+        let failed_before = failing.is_some();
+        if let Some(mut earlier) = failing {
+            earlier.then(changes);
+            changes = earlier;
+        }
+        match self.store.save(&changes) {
+            Ok(()) if failed_before => tracing::info!("the scaler's ledger is kept again"),
+            Ok(()) => {}
+            Err(error) => {
+                if !failed_before {
+                    tracing::error!(error = chain(&error), "failed to keep the scaler's ledger");
+                }
+                self.unsaved = Some(changes);
+            }
         }
     }
 }

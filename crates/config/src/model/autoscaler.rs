@@ -137,12 +137,12 @@ section! {
 }
 
 section! {
-    /// What survives a restart of the process. In GitLab Runner the instances that are found at the start are deleted when
-    /// this is off, because their use is unknown.
+    /// What survives a restart of the process. When this is off, instances that are found at the start are deleted, because
+    /// their use is unknown. In GitLab Runner it is off unless it is enabled.
     pub struct StateStorage = "[runners.autoscaler.state_storage]" {
         /// Keep it.
-        enabled: bool, default "false", since "17.5";
-        /// Directory.
+        enabled: Option<bool>, default "true", since "17.5";
+        /// Directory, relative to the configuration file.
         dir: Option<String>, default "`.taskscaler` beside the configuration file", since "17.5";
         /// Keep an instance on which a job was running when the process ended.
         keep_instance_with_acquisitions: bool, default "false", since "17.5";
@@ -374,6 +374,18 @@ impl Autoscaler {
             &self.instance_readiness_time_buckets,
         ]
         .map(|own: &Vec<f64>| if own.is_empty() { common } else { own.as_slice() })
+    }
+
+    /// Whether use counts survive a restart; GitLab Runner's default is that they do not.
+    #[must_use]
+    pub fn keeps_state(&self) -> bool {
+        self.state_storage.as_ref().and_then(|storage| storage.enabled).unwrap_or(true)
+    }
+
+    /// Where they are kept, from the folder of the configuration file.
+    #[must_use]
+    pub fn state_dir(&self) -> &str {
+        self.state_storage.as_ref().and_then(|storage| storage.dir.as_deref()).unwrap_or(".taskscaler")
     }
 
     /// Whether jobs run in nested virtual machines.

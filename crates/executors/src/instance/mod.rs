@@ -92,7 +92,7 @@ impl InstanceExecutor {
     /// [`InstanceStartError`]; the entry takes no jobs then.
     pub async fn start(runner: &Runner, parts: InstanceParts) -> Result<Self, InstanceStartError> {
         let autoscaler = runner.autoscaler.as_ref().ok_or(SettingsError::NoAutoscaler)?;
-        settings::unsupported(runner, autoscaler)?;
+        settings::unsupported(autoscaler)?;
         runner
             .shell()
             .as_str()
@@ -119,6 +119,7 @@ impl InstanceExecutor {
             shutdown_deletion_interval: autoscaler.shutdown_deletion_interval(),
             shutdown_deletion_retries: autoscaler.shutdown_deletion_retries(),
             ready: Arc::clone(&machines) as Arc<dyn taskscaler::ReadyUp>,
+            store: settings::store(runner, autoscaler, &parts.base),
             ..defaults
         };
         let scaler = Taskscaler::start(settings, parts.group).await.map_err(InstanceStartError::Scaler)?;

@@ -1,8 +1,11 @@
 //! From a runner entry to the settings of its scaler.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use config::{Autoscaler, Runner, ScaleRate, SecretString};
+use ledger::{DurableStore, ForgettingStore};
+use taskscaler::LedgerStore;
 use taskscaler_core::{Config, Policy, ScaleThrottle, Zone};
 
 /// Largest private key file; anything bigger is not a key.
@@ -50,13 +53,13 @@ pub(crate) fn core(autoscaler: &Autoscaler, local: Zone) -> Result<Config, Setti
         deletion_retry_interval: autoscaler.deletion_retry_interval(),
         keep_instance_with_acquisitions: storage
             .is_some_and(|storage| storage.keep_instance_with_acquisitions),
-        restores_state: false,
+        restores_state: autoscaler.keeps_state(),
         ..Config::default()
     })
 }
 
 /// What this build cannot do for an entry, said before it takes a job.
-pub(crate) fn unsupported(runner: &Runner, autoscaler: &Autoscaler) -> Result<(), SettingsError> {
+pub(crate) fn unsupported(autoscaler: &Autoscaler) -> Result<(), SettingsError> {
     if autoscaler.is_isolated() {
         return Err(SettingsError::Unsupported(
             "vm_isolation is not available in this build: remove [runners.autoscaler.vm_isolation] or set \
@@ -64,13 +67,18 @@ pub(crate) fn unsupported(runner: &Runner, autoscaler: &Autoscaler) -> Result<()
                 .to_owned(),
         ));
     }
-    if autoscaler.state_storage.as_ref().is_some_and(|storage| storage.enabled) {
-        tracing::warn!(
-            runner = runner.label(),
-            "state_storage is not available in this build: instances found at the start are removed, as without it"
-        );
-    }
     Ok(())
+}
+
+/// Where the entry's scaler keeps its ledger. Its name and not its token names the files, so that a token can be rotated.
+pub(crate) fn store(runner: &Runner, autoscaler: &Autoscaler, base: &Path) -> Arc<dyn LedgerStore> {
+    let folder = base.join(autoscaler.state_dir());
+    if !autoscaler.keeps_state() {
+        return Arc::new(ForgettingStore::new(&folder, runner.name()));
+    }
+    let store = DurableStore::new(&folder, runner.name());
+    // Who did not ask for it can live without it.
+    Arc::new(if autoscaler.state_storage.is_some() { store } else { store.optional() })
 }
 
 /// Reads a private key, once. It must not be readable by anybody but its owner.

@@ -174,6 +174,31 @@ impl fmt::Display for Span {
 // === impl Price ===
 
 impl Price {
+    /// A price as people write it, `0.0336`, in millionths.
+    #[must_use]
+    pub fn parse_micros(text: &str) -> Option<u64> {
+        let (whole, part) = text.trim().split_once('.').unwrap_or((text.trim(), "0"));
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(whole) || !digits(part) || part.len() > 6 {
+            return None;
+        }
+        let part: u64 = format!("{part:0<6}").parse().ok()?;
+        whole.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(part)
+    }
+
+    /// The price without this share of it, as spot instances have it.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a price far below 2^53 millionths, and a share"
+    )]
+    pub fn reduced_by(self, share: f64) -> Self {
+        let rest = (self.micros_per_hour as f64 * (1.0 - share.clamp(0.0, 1.0))).round() as u64;
+        Self { micros_per_hour: rest, ..self }
+    }
+
     /// What so many billed milliseconds cost, in millionths, rounded to the nearest.
     pub(crate) fn of(self, billed: u64) -> u64 {
         const HOUR: u128 = 3_600_000;

@@ -10,6 +10,7 @@ pub(crate) struct Random(u64);
 // === impl Random ===
 
 impl Random {
+    #[cfg(test)]
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }

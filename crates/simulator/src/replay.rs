@@ -44,7 +44,7 @@ pub struct Surroundings {
 }
 
 /// What happened.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Outcome {
     /// How long each job waited from its creation until it had a slot of a ready instance, shortest first, in milliseconds.
     pub(crate) waits: Vec<Millis>,
@@ -130,6 +130,32 @@ pub fn replay(setup: &Setup, trace: &Trace, around: &Surroundings) -> Outcome {
     Replay::new(setup, trace, around).run()
 }
 
+// === impl Setup ===
+
+impl Default for Setup {
+    /// GitLab Runner's defaults, without a policy.
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            scaler: Config::default(),
+            most_jobs: 1,
+            request_concurrency: 1,
+            check_interval: Duration::from_secs(3),
+            update_interval: Duration::from_secs(60),
+            update_interval_when_expecting: Duration::from_secs(2),
+            acquire_timeout: Duration::from_secs(15 * 60),
+        }
+    }
+}
+
+// === impl Surroundings ===
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self { cloud: CloudModel::default(), request: Duration::from_millis(200), seed: 1 }
+    }
+}
+
 // === impl Replay ===
 
 impl<'a> Replay<'a> {
@@ -140,8 +166,9 @@ impl<'a> Replay<'a> {
             trace.jobs().iter().map(|job| (since(job.created), millis(job.duration))).collect();
         let intervals =
             Intervals { regular: setup.update_interval, expecting: setup.update_interval_when_expecting };
-        // Health checks would always succeed.
-        let scaler = Config { heartbeat_interval: Duration::ZERO, ..setup.scaler.clone() };
+        // Health checks would always succeed, and the manager never restarts.
+        let scaler =
+            Config { heartbeat_interval: Duration::ZERO, restores_state: false, ..setup.scaler.clone() };
         let cloud = Cloud::new(around.cloud.clone(), around.seed);
         Self {
             setup,
@@ -363,6 +390,20 @@ impl Outcome {
     pub(crate) fn utilisation(&self) -> f64 {
         let existed = self.billed.alive * u64::from(self.slots);
         if existed == 0 { 0.0 } else { self.busy as f64 / existed as f64 }
+    }
+}
+
+impl std::fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outcome")
+            .field("started", &self.waits.len())
+            .field("p50", &self.percentile(0.5))
+            .field("p95", &self.percentile(0.95))
+            .field("stuck", &self.stuck)
+            .field("billed", &self.billed)
+            .field("decisions", &self.decisions)
+            .field("listings", &self.listings)
+            .finish_non_exhaustive()
     }
 }
 

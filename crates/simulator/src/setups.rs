@@ -110,27 +110,36 @@ impl Base {
     pub fn variant(&self, text: &str, file: &str) -> Result<Setup, SetupError> {
         let syntax = |source| SetupError::Syntax { file: file.to_owned(), source: Box::new(source) };
         let table = text.strip_prefix('\u{feff}').unwrap_or(text).parse::<toml::Table>().map_err(syntax)?;
-        let mut setup = if table.contains_key("runners") {
+        let setup = if table.contains_key("runners") {
             Self::parse(text, file, None, self.local)?.setup
         } else {
-            let mut document = self.document.clone();
-            let entry = document
-                .get_mut("runners")
-                .and_then(|runners| runners.get_mut(self.runner))
-                .and_then(toml::Value::as_table_mut);
-            if let Some(entry) = entry {
-                let section = if entry.contains_key("autoscaler") { "autoscaler" } else { "machine" };
-                let section = entry.entry(section).or_insert_with(|| toml::Table::new().into());
-                if let Some(section) = section.as_table_mut() {
-                    section.extend(table);
-                }
-            }
-            let name = self.document.get("runners").and_then(|runners| runners.get(self.runner)?.get("name"));
-            let name = name.and_then(toml::Value::as_str);
-            Self::parse(&document.to_string(), file, name, self.local)?.setup
+            self.clone().merge(table, file)?.setup
         };
-        setup.name = name_of(file);
-        Ok(setup)
+        Ok(Setup { name: name_of(file), ..setup })
+    }
+
+    /// This configuration with other keys of the section that scales.
+    pub(crate) fn with(self, text: &str, file: &str) -> Result<Self, SetupError> {
+        let syntax = |source| SetupError::Syntax { file: file.to_owned(), source: Box::new(source) };
+        let table = text.parse::<toml::Table>().map_err(syntax)?;
+        self.merge(table, file)
+    }
+
+    fn merge(mut self, keys: toml::Table, file: &str) -> Result<Self, SetupError> {
+        let entry = self
+            .document
+            .get_mut("runners")
+            .and_then(|runners| runners.get_mut(self.runner))
+            .and_then(toml::Value::as_table_mut);
+        let mut name = None;
+        if let Some(entry) = entry {
+            name = entry.get("name").and_then(toml::Value::as_str).map(str::to_owned);
+            let section = if entry.contains_key("autoscaler") { "autoscaler" } else { "machine" };
+            if let Some(section) = entry.get_mut(section).and_then(toml::Value::as_table_mut) {
+                section.extend(keys);
+            }
+        }
+        Self::parse(&self.document.to_string(), file, name.as_deref(), self.local)
     }
 }
 
@@ -174,7 +183,11 @@ fn setup(global: &config::Config, runner: &Runner, file: &str, local: Zone) -> R
     let defaults = config::Autoscaler::default();
     let autoscaler = runner.autoscaler.as_ref().unwrap_or(&defaults);
     let scaler = match (&runner.autoscaler, &runner.machine) {
-        (Some(autoscaler), _) => autoscaler.scaler(local).map_err(|error| wrong(error.to_string()))?,
+        (Some(autoscaler), _) => {
+            let restores_state = autoscaler.keeps_state();
+            let scaler = autoscaler.scaler(local).map_err(|error| wrong(error.to_string()))?;
+            taskscaler_core::Config { restores_state, ..scaler }
+        }
         (None, Some(machine)) => {
             machine.settings(runner.limit(), local).map_err(|error| wrong(error.to_string()))?.scaler()
         }

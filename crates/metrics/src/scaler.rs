@@ -339,16 +339,12 @@ impl Sums {
         }
         let index = report.policy.index.and_then(|index| u32::try_from(index).ok());
         self.wanted += i64::from(report.wanted.uncapped);
-        for why in &report.why {
-            let until = match why {
-                Why::BackoffUntil { until, failures, .. } => {
-                    self.backoff_failures = self.backoff_failures.max(i64::from(*failures));
-                    until
-                }
-                Why::ThrottledUntil { until, .. } => until,
-                _ => continue,
-            };
-            self.held_until = self.held_until.max(until.timestamp());
+        for why in report.why.iter().filter(|why| why.holds_back()) {
+            if let Why::BackoffUntil { failures, .. } = why {
+                self.backoff_failures = self.backoff_failures.max(i64::from(*failures));
+            }
+            let until = why.until().map_or(0, |until| until.timestamp());
+            self.held_until = self.held_until.max(until);
         }
         let until = report.policy.until.map_or(0.0, |until| until.timestamp_millis() as f64 / 1000.0);
         self.policy = Some([

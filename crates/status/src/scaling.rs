@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use taskscaler_core::{Config, Fate, InstanceLine, Report, Why, go_duration};
+use taskscaler_core::{Config, InstanceLine, Report, Why, go_duration};
 
 use crate::diary::Moment;
 use crate::words;
@@ -207,16 +207,10 @@ impl PolicyStatus {
 
 impl Reason {
     fn of(why: &Why, report: &Report) -> Self {
-        let until = match why {
-            Why::ThrottledUntil { until, .. }
-            | Why::BackoffUntil { until, .. }
-            | Why::TooYoungToRemove { until, .. } => Some(*until),
-            _ => None,
-        };
         Self {
             name: why.name().to_owned(),
             holds_back: why.holds_back(),
-            until,
+            until: why.until(),
             text: words::reason(why, report),
         }
     }
@@ -226,11 +220,6 @@ impl Reason {
 
 impl From<InstanceLine> for InstanceStatus {
     fn from(line: InstanceLine) -> Self {
-        let until = match &line.fate {
-            Fate::Creating { until } => Some(*until),
-            Fate::RemovableAt { at } => Some(*at),
-            _ => None,
-        };
         Self {
             id: line.id.to_string(),
             state: line.phase.to_string(),
@@ -240,7 +229,7 @@ impl From<InstanceLine> for InstanceStatus {
             uses: line.use_count,
             created: line.created,
             idle_since: line.idle_since,
-            until,
+            until: line.fate.until(),
             next: line.fate.to_string(),
         }
     }

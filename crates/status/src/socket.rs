@@ -251,9 +251,12 @@ impl Drop for File {
 /// # Errors
 /// [`AskError`]
 pub async fn ask(path: &Path) -> Result<Document, AskError> {
-    let mut stream = UnixStream::connect(path).await.map_err(|source| match source.kind() {
-        io::ErrorKind::PermissionDenied => AskError::Denied { path: path.to_owned() },
-        _ => AskError::NoManager { path: path.to_owned(), source },
+    let mut stream = UnixStream::connect(path).await.map_err(|source| {
+        if source.kind() == io::ErrorKind::PermissionDenied {
+            AskError::Denied { path: path.to_owned() }
+        } else {
+            AskError::NoManager { path: path.to_owned(), source }
+        }
     })?;
     let talk = |source| AskError::Talk { path: path.to_owned(), source };
     let talking = async {

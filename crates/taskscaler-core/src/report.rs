@@ -308,6 +308,27 @@ impl Why {
         }
     }
 
+    /// When it changes by itself, where that is known.
+    #[must_use]
+    pub fn until(&self) -> Option<DateTime<Utc>> {
+        match self {
+            Self::ThrottledUntil { until, .. }
+            | Self::BackoffUntil { until, .. }
+            | Self::TooYoungToRemove { until, .. } => Some(*until),
+            Self::NoListing
+            | Self::ShuttingDown
+            | Self::Launching { .. }
+            | Self::AtMaxInstances { .. }
+            | Self::WaitingForInstances { .. }
+            | Self::GuardExceeded { .. }
+            | Self::Removing { .. }
+            | Self::DeletionFailing { .. }
+            | Self::KeptIdle { .. }
+            | Self::NoPolicyMatches
+            | Self::NothingToDo => None,
+        }
+    }
+
     /// It keeps jobs from getting more instances.
     #[must_use]
     pub fn holds_back(&self) -> bool {
@@ -391,6 +412,24 @@ impl fmt::Display for InstanceLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, phase, origin, slots_used, capacity, use_count, fate, .. } = self;
         write!(f, "{id} {phase} ({origin}) {slots_used}/{capacity} used {use_count}: {fate}")
+    }
+}
+
+impl Fate {
+    /// When it changes by itself, where that is known.
+    #[must_use]
+    pub fn until(&self) -> Option<DateTime<Utc>> {
+        match self {
+            Self::Creating { until: at } | Self::RemovableAt { at } => Some(*at),
+            Self::AwaitingListing
+            | Self::ReadyingUp
+            | Self::Busy
+            | Self::LastJobs
+            | Self::Kept { .. }
+            | Self::Suspect { .. }
+            | Self::Draining { .. }
+            | Self::Deleting { .. } => None,
+        }
     }
 }
 

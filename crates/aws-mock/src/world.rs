@@ -197,14 +197,15 @@ impl World {
     fn ripen(&mut self, now: DateTime<Utc>, options: &Options, effects: &mut Vec<Effect>) {
         for instance in self.instances.values_mut() {
             let group = instance.group.as_ref().and_then(|name| self.groups.get(name));
-            while instance.stage.until().is_some_and(|at| at <= now) {
+            // Each stage follows the one before at its own time, however late somebody looks.
+            while let Some(at) = instance.stage.until().filter(|at| *at <= now) {
                 instance.stage = match instance.stage {
                     Stage::Pending(_) => match group.and_then(|group| group.options.launching_hook) {
-                        Some(held) => Stage::PendingWait(now + delta(held)),
+                        Some(held) => Stage::PendingWait(at + delta(held)),
                         None => Stage::InService,
                     },
                     Stage::PendingWait(_) => Stage::InService,
-                    Stage::TerminatingWait(_) => Stage::Terminating(now + delta(options.terminate_delay)),
+                    Stage::TerminatingWait(_) => Stage::Terminating(at + delta(options.terminate_delay)),
                     Stage::Terminating(_) => {
                         effects.push(Effect::Stop(instance.id.clone()));
                         Stage::Terminated

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_autoscaling::types::{Activity, AutoScalingGroup};
-use aws_sdk_ec2::types::{Filter, Instance, InstanceLifecycleType, PlatformValues};
+use aws_sdk_ec2::types::{Filter, Instance, InstanceLifecycleType};
 use fleeting::{GroupError, InstanceId, Os};
 
 use crate::clients::Clients;
@@ -115,10 +115,12 @@ impl Clients {
 /// What EC2 says of an instance, as far as it matters here.
 pub(crate) fn details(instance: &Instance) -> Details {
     let architecture = instance.architecture().map_or("x86_64", |architecture| architecture.as_str());
-    let os = match (instance.platform(), architecture.ends_with("_mac")) {
-        (_, true) => Os::Darwin,
-        (Some(PlatformValues::Windows), false) => Os::Windows,
-        (Some(_) | None, false) => Os::Linux,
+    // EC2 writes `windows`, its published description `Windows`.
+    let windows = instance.platform().is_some_and(|platform| platform.as_str().eq_ignore_ascii_case("windows"));
+    let os = match (architecture.ends_with("_mac"), windows) {
+        (true, _) => Os::Darwin,
+        (false, true) => Os::Windows,
+        (false, false) => Os::Linux,
     };
     let arch = match architecture {
         "i386" => "386",
@@ -138,7 +140,7 @@ pub(crate) fn details(instance: &Instance) -> Details {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_ec2::types::ArchitectureValues;
+    use aws_sdk_ec2::types::{ArchitectureValues, PlatformValues};
     use test_case::test_case;
 
     use super::*;

@@ -258,11 +258,7 @@ impl AwsGroup {
         if let Err(error) = answer {
             return Changed::partly(0, classify("autoscaling:SetDesiredCapacity", &error));
         }
-        {
-            let (mut state, now) = (self.state(), Instant::now());
-            state.size.read(base, now);
-            state.size.wrote(target, now);
-        }
+        self.state().size.wrote(target, Instant::now());
         if granted == n { Changed::all(n) } else { Changed::partly(granted, full()) }
     }
 

@@ -12,6 +12,8 @@ const SETTLING: Duration = Duration::from_secs(20);
 #[derive(Debug, Default)]
 pub(crate) struct Size {
     last: Option<Written>,
+    /// A change is or was under way whose outcome is not known.
+    unsure: bool,
     /// How often somebody else has changed it.
     pub(crate) drifts: u64,
 }
@@ -38,7 +40,8 @@ pub(crate) struct Reading {
 impl Size {
     /// Takes in a number that AWS has just told.
     pub(crate) fn read(&mut self, desired: u32, now: Instant) -> Reading {
-        let Some(last) = &mut self.last else {
+        let Some(last) = self.last.as_mut().filter(|_| !self.unsure) else {
+            self.unsure = false;
             self.last = Some(Written { value: desired, at: now, earlier: Vec::new() });
             return Reading { base: desired, drifted_from: None };
         };
@@ -70,12 +73,13 @@ impl Size {
             None => Vec::new(),
         };
         earlier.retain(|before| *before != value);
+        self.unsure = false;
         self.last = Some(Written { value, at: now, earlier });
     }
 
-    /// A change is under way whose outcome may never be known: what is read next counts.
+    /// A change begins whose outcome may never be known: unless [`wrote`](Self::wrote) follows, what is read next counts.
     pub(crate) fn uncertain(&mut self) {
-        self.last = None;
+        self.unsure = true;
     }
 
     /// Members were ended together with their share of the number.

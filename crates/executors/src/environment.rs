@@ -16,6 +16,11 @@ pub trait Environment: Send + Sync {
     /// Where this is, for log lines: ``instance `i-1` ``.
     fn place(&self) -> &str;
 
+    /// The helper that jobs use here, where the place knows; else the one that the runner's facts name.
+    fn helper(&self) -> Option<&job::Helper> {
+        None
+    }
+
     /// Starts a stage: `command` is run with `script` on its standard input.
     ///
     /// # Errors

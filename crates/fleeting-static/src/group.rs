@@ -142,7 +142,11 @@ impl InstanceGroup for StaticGroup {
         if !usage.in_use || usage.times != time {
             return Err(not_found());
         }
-        self.prepared.get().and_then(|prepared| prepared.get(name)).cloned().ok_or_else(not_found)
+        let prepared = self.prepared.get().and_then(|prepared| prepared.get(name)).cloned();
+        let mut info = prepared.ok_or_else(not_found)?;
+        // Connections are kept by the name of the instance, which is one use of the machine.
+        info.instance = id.as_str().to_owned();
+        Ok(info)
     }
 
     /// Always healthy: whether the machine answers is found out by dialling it.

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use connector::{Client, ConnectionError, Output, Process};
+use connector::{ConnectionError, ExitStatus, Output, Process};
+use job::Helper;
 use session::Terminals;
 use taskscaler::Acquisition;
 
+use super::machine::{Machine, Sent};
 use super::machines::Machines;
 use super::terminal::InstanceTerminals;
 use crate::environment::{Environment, EnvironmentError, StageEvent, StageHandle, StageOutput, Stop};
@@ -28,16 +30,19 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct InstanceEnvironment {
     place: String,
     acquisition: Acquisition,
-    client: Client,
+    machine: Arc<Machine>,
     machines: Arc<Machines>,
+    helper: Option<Helper>,
     /// The stage that was started and is not attached to yet.
-    started: Mutex<Option<(StageHandle, Process)>>,
+    started: Mutex<Option<(StageHandle, Running)>>,
 }
 
 struct Running {
     process: Option<Process>,
-    client: Client,
+    machine: Arc<Machine>,
     shell: ShellProcess,
+    /// Command and input, while nothing was heard from a shell that had waited for them.
+    again: Option<(String, Bytes)>,
     /// Its process group, once it was signalled. Known by itself, because the group may outlive the shell.
     group: Option<String>,
 }
@@ -55,9 +60,14 @@ enum ShellProcess {
 // === impl InstanceEnvironment ===
 
 impl InstanceEnvironment {
-    pub(crate) fn new(acquisition: Acquisition, client: Client, machines: Arc<Machines>) -> Self {
+    pub(crate) fn new(
+        acquisition: Acquisition,
+        machine: Arc<Machine>,
+        machines: Arc<Machines>,
+        helper: Option<Helper>,
+    ) -> Self {
         let place = format!("instance {}", acquisition.instance());
-        Self { place, acquisition, client, machines, started: Mutex::new(None) }
+        Self { place, acquisition, machine, machines, helper, started: Mutex::new(None) }
     }
 }
 
@@ -76,9 +86,18 @@ impl Environment for InstanceEnvironment {
         let mut input = BytesMut::with_capacity(SAY_PROCESS.len() + script.len());
         input.extend_from_slice(SAY_PROCESS.as_bytes());
         input.extend_from_slice(&script);
-        let process = self.client.exec(command, input.freeze()).await.map_err(connection)?;
+        let input = input.freeze();
+        let Sent { process, waited } =
+            self.machine.start(command, input.clone()).await.map_err(connection)?;
         let handle = StageHandle { stage: stage.to_owned(), id: self.acquisition.key().to_owned() };
-        *self.started.lock().unwrap_or_else(PoisonError::into_inner) = Some((handle.clone(), process));
+        let running = Running {
+            process: Some(process),
+            machine: Arc::clone(&self.machine),
+            shell: ShellProcess::Unheard(Vec::new()),
+            again: waited.then(|| (command.to_owned(), input)),
+            group: None,
+        };
+        *self.started.lock().unwrap_or_else(PoisonError::into_inner) = Some((handle.clone(), running));
         Ok(handle)
     }
 
@@ -89,23 +108,19 @@ impl Environment for InstanceEnvironment {
     ) -> Result<Box<dyn StageOutput>, EnvironmentError> {
         let started = self.started.lock().unwrap_or_else(PoisonError::into_inner).take();
         match started {
-            Some((known, process)) if known == *handle && from_offset == 0 => {
-                let shell = ShellProcess::Unheard(Vec::new());
-                Ok(Box::new(Running {
-                    process: Some(process),
-                    client: self.client.clone(),
-                    shell,
-                    group: None,
-                }))
-            }
+            Some((known, running)) if known == *handle && from_offset == 0 => Ok(Box::new(running)),
             Some(_) | None => Err(EnvironmentError::NotResumable(from_offset)),
         }
+    }
+
+    fn helper(&self) -> Option<&Helper> {
+        self.helper.as_ref()
     }
 
     async fn lost(&self) -> String {
         tokio::select! {
             cause = self.acquisition.lost() => cause.to_string(),
-            error = self.client.closed() => {
+            error = self.machine.client().closed() => {
                 match tokio::time::timeout(CAUSE_PATIENCE, self.acquisition.lost()).await {
                     Ok(cause) => cause.to_string(),
                     Err(_) => format!("the connection to {} broke: {error}", self.place),
@@ -115,11 +130,11 @@ impl Environment for InstanceEnvironment {
     }
 
     fn terminals(&self, directory: &str) -> Option<Arc<dyn Terminals>> {
-        Some(Arc::new(InstanceTerminals::new(self.client.clone(), directory)))
+        Some(Arc::new(InstanceTerminals::new(self.machine.client().clone(), directory)))
     }
 
     async fn close(self: Box<Self>, healthy: bool) {
-        if !healthy || self.client.is_closed() {
+        if !healthy || self.machine.client().is_closed() {
             self.machines.drop_connection(self.acquisition.instance().as_str());
             self.acquisition.report_unhealthy("a job lost its connection to the instance");
         }
@@ -137,20 +152,33 @@ impl StageOutput for Running {
             };
             match process.next().await.map_err(connection)? {
                 Some(Output::Stdout(bytes)) => {
+                    self.again = None;
                     let rest = self.shell.hear(bytes);
                     if !rest.is_empty() {
                         return Ok(StageEvent::Stdout(rest));
                     }
                 }
-                Some(Output::Stderr(bytes)) => return Ok(StageEvent::Stderr(bytes)),
+                Some(Output::Stderr(bytes)) => {
+                    self.again = None;
+                    return Ok(StageEvent::Stderr(bytes));
+                }
                 None => {
                     let held_back = self.shell.give_up();
                     if !held_back.is_empty() {
                         return Ok(StageEvent::Stdout(held_back));
                     }
                     let Some(process) = self.process.take() else { continue };
-                    let status = process.wait().await.map_err(connection)?;
-                    return Ok(StageEvent::Exited(status.code()));
+                    let ended = process.wait().await;
+                    if let Some((command, input)) = self.again.take()
+                        && unread(&ended)
+                    {
+                        tracing::debug!(command, "the shell ended before the script reached it; another is started");
+                        let started = self.machine.client().exec(&command, input).await;
+                        self.process = Some(started.map_err(connection)?);
+                        self.shell = ShellProcess::Unheard(Vec::new());
+                        continue;
+                    }
+                    return Ok(StageEvent::Exited(ended.map_err(connection)?.code()));
                 }
             }
         }
@@ -175,7 +203,7 @@ impl StageOutput for Running {
         };
         let command = format!("{find}; kill -s {name} -- -\"$g\" 2>/dev/null || kill -s {name} {id}");
         let stopped = async {
-            let mut process = self.client.exec("sh", Bytes::from(command)).await?;
+            let mut process = self.machine.start("sh", Bytes::from(command)).await?.process;
             let mut said = Vec::new();
             while let Some(output) = process.next().await? {
                 if let Output::Stdout(bytes) = output {
@@ -242,6 +270,15 @@ impl ShellProcess {
             }
             Self::Unknown => Bytes::new(),
         }
+    }
+}
+
+/// Whether a shell that had waited, and said nothing, ended without having read its script: the first thing that a script does
+/// is to say something. So it can be started again without anything being done twice.
+fn unread(ended: &Result<ExitStatus, ConnectionError>) -> bool {
+    match ended {
+        Ok(_) | Err(ConnectionError::NoExitStatus { .. }) => true,
+        Err(_) => false,
     }
 }
 

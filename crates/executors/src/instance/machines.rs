@@ -1,15 +1,19 @@
 //! The connections to the instances of one group: one each, kept, shared by the jobs that run there.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fmt::Write as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use connector::{Attempt, Client, DialError, DialOptions, Output};
 use fleeting::{ConnectInfo, HeartbeatError, InstanceId};
+use job::Shell;
 use taskscaler::ReadyUp;
+
+use super::machine::Machine;
 
 /// Time for the probe of an instance that should answer at once.
 const PROBE_DEADLINE: Duration = Duration::from_secs(20);
@@ -18,27 +22,29 @@ const OUTPUT_KEPT: usize = 2048;
 
 /// Connections by instance. An instance is ready when it was dialled and the ready command, if there is one, succeeded.
 pub(crate) struct Machines {
-    clients: Mutex<BTreeMap<InstanceId, Client>>,
+    connected: Mutex<BTreeMap<InstanceId, Arc<Machine>>>,
     options: DialOptions,
     ready_command: String,
     probes: bool,
+    /// Shell of the jobs.
+    shell: Shell,
 }
 
 impl Machines {
-    pub(crate) fn new(options: DialOptions, ready_command: String, probes: bool) -> Self {
-        Self { clients: Mutex::new(BTreeMap::new()), options, ready_command, probes }
+    pub(crate) fn new(options: DialOptions, ready_command: String, probes: bool, shell: Shell) -> Self {
+        Self { connected: Mutex::new(BTreeMap::new()), options, ready_command, probes, shell }
     }
 
-    /// The open connection to an instance, if there is one.
-    pub(crate) fn open(&self, instance: &str) -> Option<Client> {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The connected instance of this name, if it is connected.
+    pub(crate) fn open(&self, instance: &str) -> Option<Arc<Machine>> {
+        let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
         let id = InstanceId::from(instance);
-        let client = clients.get(&id)?;
-        if client.is_closed() {
-            clients.remove(&id);
+        let machine = connected.get(&id)?;
+        if machine.client().is_closed() {
+            connected.remove(&id);
             return None;
         }
-        Some(client.clone())
+        Some(Arc::clone(machine))
     }
 
     /// Opens a connection and keeps it.
@@ -46,16 +52,17 @@ impl Machines {
         &self,
         info: &ConnectInfo,
         on_retry: &mut (dyn FnMut(Attempt<'_>) + Send),
-    ) -> Result<Client, DialError> {
+    ) -> Result<Arc<Machine>, DialError> {
         let client = connector::dial(info, &self.options, on_retry).await?;
+        let machine = Machine::new(client, self.shell);
         let id = InstanceId::from(info.instance.as_str());
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(id, client.clone());
-        Ok(client)
+        self.connected.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&machine));
+        Ok(machine)
     }
 
     /// Lets go of a connection that does not work.
     pub(crate) fn drop_connection(&self, instance: &str) {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner).remove(&InstanceId::from(instance));
+        self.connected.lock().unwrap_or_else(PoisonError::into_inner).remove(&InstanceId::from(instance));
     }
 }
 
@@ -63,28 +70,34 @@ impl Machines {
 impl ReadyUp for Machines {
     async fn ready_up(&self, info: ConnectInfo) -> Result<(), String> {
         let mut on_retry = |attempt: Attempt<'_>| {
-            tracing::debug!(instance = %info.instance, attempt = attempt.number, error = %attempt.error, "instance does not answer yet");
+            tracing::debug!(
+                instance = %info.instance,
+                attempt = attempt.number,
+                error = attempt.error as &dyn Error,
+                "instance does not answer yet"
+            );
         };
-        let client =
-            self.dial(&info, &mut on_retry).await.map_err(|error| format!("dialing host: {error}"))?;
-        if self.ready_command.is_empty() {
-            return Ok(());
+        let dialled = self.dial(&info, &mut on_retry).await;
+        let machine = dialled.map_err(|error| format!("dialing host: {}", with_causes(&error)))?;
+        if !self.ready_command.is_empty() {
+            let ended = run(machine.client(), &self.ready_command).await;
+            ended.map_err(|why| {
+                self.drop_connection(&info.instance);
+                format!("ready command: {why}")
+            })?;
         }
-        let ended = run(&client, &self.ready_command).await;
-        ended.map_err(|why| {
-            self.drop_connection(&info.instance);
-            format!("ready command: {why}")
-        })
+        machine.warm_up();
+        Ok(())
     }
 
     async fn probe(&self, instance: &InstanceId) -> Result<(), HeartbeatError> {
         if !self.probes {
             return Ok(());
         }
-        let Some(client) = self.open(instance.as_str()) else {
+        let Some(machine) = self.open(instance.as_str()) else {
             return Err(HeartbeatError::Unknown("no connection is open".to_owned()));
         };
-        match tokio::time::timeout(PROBE_DEADLINE, run(&client, "exit 0")).await {
+        match tokio::time::timeout(PROBE_DEADLINE, run(machine.client(), "exit 0")).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(why)) => Err(HeartbeatError::Unhealthy(why)),
             Err(_) => {
@@ -95,9 +108,9 @@ impl ReadyUp for Machines {
 
     fn forget(&self, instance: &InstanceId) {
         self.options.host_keys.forget(instance.as_str());
-        let client = self.clients.lock().unwrap_or_else(PoisonError::into_inner).remove(instance);
-        // Jobs that still run there hold clones; the connection closes with the last of them.
-        drop(client);
+        let machine = self.connected.lock().unwrap_or_else(PoisonError::into_inner).remove(instance);
+        // Jobs that still run there hold it; the connection closes with the last of them.
+        drop(machine);
     }
 }
 
@@ -123,4 +136,39 @@ async fn run(client: &Client, command: &str) -> Result<(), String> {
         let _ = write!(why, ": {}", tail.trim());
     }
     Err(why)
+}
+
+/// An error in one line, with its causes.
+pub(super) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Libraries often repeat the cause in their own text.
+        if !text.ends_with(&next) {
+            let _ = write!(text, ": {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_shown_with_its_causes_once() {
+        let source = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let refused = DialError::Connect { address: "10.0.0.7:22".to_owned(), source };
+        let error = DialError::TimedOut {
+            attempts: 3,
+            timeout: Duration::from_secs(600),
+            last: Some(Box::new(refused)),
+        };
+        assert_eq!(
+            with_causes(&error),
+            "dial ssh: after retrying 3 times during 10m0s timeout: dial tcp 10.0.0.7:22: connection refused"
+        );
+    }
 }

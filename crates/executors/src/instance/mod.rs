@@ -1,6 +1,8 @@
 //! The `instance` executor: jobs run directly on instances that are scaled for them.
 
 mod environment;
+mod helper;
+mod machine;
 mod machines;
 mod settings;
 mod terminal;
@@ -11,10 +13,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use config::Runner;
-use connector::{Client, DialOptions};
+use connector::DialOptions;
 use fleeting::InstanceGroup;
 use gitlab_api::Features;
-use job::Shell;
+use job::{Helper, Shell};
 use job::log::LineKind;
 use taskscaler::{Acquisition, InstanceLine, Report, ScalerObserver, Settings, StartError, Taskscaler};
 use taskscaler_core::Zone;
@@ -25,7 +27,9 @@ use trace::JobLog;
 use crate::environment::Environment;
 use crate::executor::{Executor, NoRoom, PrepareError, PrepareRequest, Reservation};
 use environment::InstanceEnvironment;
-use machines::Machines;
+use helper::{HelperError, Helpers};
+use machine::Machine;
+use machines::{Machines, with_causes};
 
 pub use settings::SettingsError;
 
@@ -38,6 +42,7 @@ const INSTANCES_TRIED: u32 = 3;
 pub struct InstanceExecutor {
     scaler: Taskscaler,
     machines: Arc<Machines>,
+    helpers: Helpers,
     acquire_timeout: Duration,
     use_external_addr: bool,
     log_internal_ip: bool,
@@ -93,11 +98,11 @@ impl InstanceExecutor {
     pub async fn start(runner: &Runner, parts: InstanceParts) -> Result<Self, InstanceStartError> {
         let autoscaler = runner.autoscaler.as_ref().ok_or(SettingsError::NoAutoscaler)?;
         settings::unsupported(autoscaler)?;
-        runner
+        let shell: Shell = runner
             .shell()
             .as_str()
-            .parse::<Shell>()
-            .map_err(|error| InstanceStartError::Shell(error.to_string()))?;
+            .parse()
+            .map_err(|error: job::ShellError| InstanceStartError::Shell(error.to_string()))?;
         let connector = autoscaler.connector_config();
         let key =
             connector.key_path.as_ref().map(|path| settings::key(&parts.base.join(path))).transpose()?;
@@ -105,7 +110,7 @@ impl InstanceExecutor {
         let options =
             DialOptions { use_external_addr: connector.use_external_addr, ..DialOptions::default() };
         let ready_command = autoscaler.instance_ready_command.clone().unwrap_or_default();
-        let machines = Arc::new(Machines::new(options, ready_command, parts.heartbeats));
+        let machines = Arc::new(Machines::new(options, ready_command, parts.heartbeats, shell));
         let use_external_addr = connector.use_external_addr;
         let defaults = Settings::default();
         let settings = Settings {
@@ -126,6 +131,7 @@ impl InstanceExecutor {
         Ok(Self {
             scaler,
             machines,
+            helpers: Helpers::new(runner, &parts.base),
             acquire_timeout: autoscaler.instance_acquire_timeout(),
             use_external_addr,
             log_internal_ip: autoscaler.log_internal_ip,
@@ -142,10 +148,10 @@ impl InstanceExecutor {
     }
 
     /// A connection to the instance of a slot: the kept one, or a new one with progress in the job's log.
-    async fn connect(&self, acquisition: &Acquisition, log: &JobLog) -> Result<Client, String> {
+    async fn connect(&self, acquisition: &Acquisition, log: &JobLog) -> Result<Arc<Machine>, String> {
         let id = acquisition.instance().as_str();
-        if let Some(client) = self.machines.open(id) {
-            return Ok(client);
+        if let Some(machine) = self.machines.open(id) {
+            return Ok(machine);
         }
         let info = acquisition
             .connect_info()
@@ -159,16 +165,44 @@ impl InstanceExecutor {
                     LineKind::Plain,
                     format_args!(
                         "Still dialing instance {id} at {}:{} (attempt {}): {}",
-                        attempt.target.host, attempt.target.port, attempt.number, attempt.error
+                        attempt.target.host,
+                        attempt.target.port,
+                        attempt.number,
+                        with_causes(attempt.error)
                     ),
                 );
             }
         };
         tokio::select! {
             dialled = self.machines.dial(&info, &mut on_retry) => {
-                dialled.map_err(|error| format!("creating instance environment: {error}"))
+                let machine = dialled
+                    .map_err(|error| format!("creating instance environment: {}", with_causes(&error)))?;
+                machine.warm_up();
+                Ok(machine)
             }
             cause = acquisition.lost() => Err(cause.to_string()),
+        }
+    }
+
+    /// The helper of a connected instance, for a job that needs one. Without it, the job's scripts say what they cannot do.
+    async fn helper(&self, machine: &Arc<Machine>, log: &JobLog) -> Result<Option<Helper>, String> {
+        let say = |line: String| log.line(LineKind::Plain, line);
+        match machine.helper(&self.helpers, &say).await {
+            Ok(helper) => Ok(helper),
+            Err(HelperError::Lost(error)) => Err(format!("looking for the helper: {error}")),
+            Err(HelperError::Failed { why, instead }) => {
+                let instance = machine.client().instance();
+                tracing::warn!(instance, %why, "drover-helper cannot be installed");
+                let then = instead.as_ref().map(|helper| format!("; {} is used", helper.command));
+                log.line(
+                    LineKind::Warning,
+                    format_args!(
+                        "drover-helper cannot be installed on instance {instance}: {why}{}",
+                        then.unwrap_or_default()
+                    ),
+                );
+                Ok(instead)
+            }
         }
     }
 
@@ -266,11 +300,19 @@ impl Executor for InstanceExecutor {
             let left = if tried == 1 { bound } else { end.saturating_duration_since(Instant::now()) };
             let acquisition = self.acquire(reservation, left, log).await?;
             self.say_dialing(&acquisition, log).await;
-            match self.connect(&acquisition, log).await {
-                Ok(client) => {
-                    log.line(LineKind::Plain, format_args!("Instance {} connected", acquisition.instance()));
+            let opened = async {
+                let machine = self.connect(&acquisition, log).await?;
+                log.line(LineKind::Plain, format_args!("Instance {} connected", acquisition.instance()));
+                let helper = match request.context.needs_helper() {
+                    true => self.helper(&machine, log).await?,
+                    false => None,
+                };
+                Ok::<_, String>((machine, helper))
+            };
+            match opened.await {
+                Ok((machine, helper)) => {
                     let machines = Arc::clone(&self.machines);
-                    return Ok(Box::new(InstanceEnvironment::new(acquisition, client, machines)));
+                    return Ok(Box::new(InstanceEnvironment::new(acquisition, machine, machines, helper)));
                 }
                 Err(why) if tried >= INSTANCES_TRIED || Instant::now() >= end => {
                     acquisition.report_unhealthy(&why);

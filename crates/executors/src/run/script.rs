@@ -86,6 +86,9 @@ impl<'a> Driver<'a> {
             Ok(environment) => environment,
             Err(failure) => return JobResult::Failed(failure),
         };
+        if let Some(helper) = environment.helper() {
+            self.context.set_helper(helper.clone());
+        }
         self.watcher.placed(self.context.job().id, environment.place());
         if let Some((session, terminals)) =
             session.as_ref().zip(environment.terminals(&self.context.project_dir()))

@@ -84,6 +84,12 @@ impl Sshd {
         self.path("id")
     }
 
+    /// The home folder of whoever logs in.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Name of the user who runs the tests, and as whom one logs in.
     ///
     /// # Panics

@@ -1,5 +1,6 @@
 //! Tasks of the repository. `cargo xtask ci` is what continuous integration runs, and nothing else.
 
+mod helper;
 mod needs;
 mod purity;
 mod steps;
@@ -20,6 +21,8 @@ Tasks:
   test     unit, integration, documentation and end-to-end tests
   doc      documentation builds without warnings
   deny     licences, bans and sources of dependencies
+
+  helper   the static helpers for instances, to target/lib/drover/helper; not part of ci
 
 Examples:
   cargo xtask ci

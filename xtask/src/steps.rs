@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{needs, purity};
+use crate::{helper, needs, purity};
 
 /// Runs one task by its name.
 pub(crate) fn run(task: &str) -> Result<()> {
@@ -27,6 +27,7 @@ pub(crate) fn run(task: &str) -> Result<()> {
             cargo(task, &["doc", "--workspace", "--no-deps", "--quiet"], &[("RUSTDOCFLAGS", "-D warnings")])
         }
         "deny" => timed(task, deny),
+        "helper" => timed(task, helper::build),
         unknown => bail!("no task is called `{unknown}`; `cargo xtask --help` lists them"),
     }
 }

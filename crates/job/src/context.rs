@@ -93,7 +93,7 @@ impl Context {
         for variable in variables.iter().filter(|variable| !variable.is_exportable()) {
             warnings.push(format!("variable {:?} cannot be set in a shell and is left out", variable.key));
         }
-        warnings.extend(without_effect(&flags, &variables));
+        warnings.extend(without_effect(&flags));
         for (name, bound) in
             [("prepare_timeout", runner.prepare_timeout), ("get_sources_timeout", runner.get_sources_timeout)]
         {
@@ -499,13 +499,12 @@ impl Timeouts {
 }
 
 /// Settings of GitLab Runner that change nothing here, if the job or the runner asks for them.
-fn without_effect(flags: &FeatureFlags, variables: &Variables) -> Vec<String> {
-    let flags = [FeatureFlag::UseLegacyBashEval, FeatureFlag::ScriptToStepMigration, FeatureFlag::Concrete]
+fn without_effect(flags: &FeatureFlags) -> Vec<String> {
+    [FeatureFlag::UseLegacyBashEval, FeatureFlag::ScriptToStepMigration, FeatureFlag::Concrete]
         .into_iter()
         .filter(|flag| flags.is_on(*flag))
-        .map(FeatureFlag::name);
-    let variables = ["RUNNER_GENERATE_ARTIFACTS_METADATA"].into_iter().filter(|key| variables.is_true(key));
-    flags.chain(variables).map(|name| format!("{name} is not supported and has no effect")).collect()
+        .map(|flag| format!("{} is not supported and has no effect", flag.name()))
+        .collect()
 }
 
 /// Whether a runner's own bound can hold inside of the job's.

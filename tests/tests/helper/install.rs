@@ -82,8 +82,9 @@ async fn a_helper_that_was_tampered_with_is_replaced() {
 #[tokio::test]
 async fn a_helper_that_does_not_run_there_leaves_nothing_and_the_job_says_what_it_lacks() {
     let sshd = Sshd::start();
-    let binaries =
-        Binaries::with(|path| std::fs::write(path, "#!/bin/sh\necho no such processor >&2; exit 1\n").unwrap());
+    let binaries = Binaries::with(|path| {
+        std::fs::write(path, "#!/bin/sh\necho no such processor >&2; exit 1\n").unwrap()
+    });
     let world = binaries.world(&sshd).await;
 
     let job = world.enqueue(with_artifact("job"));

@@ -130,11 +130,10 @@ async fn no_secret_of_a_job_is_open_to_other_users() {
             .artifact(ArtifactSpec::archive("out", ["number"]))
             .script([script.as_str(), "mkdir deps; echo 1 > deps/one", "test -s \"$IN_FILE\""]),
     );
-    let secrets: Vec<String> = [
-        MASKED, PLAIN, IN_FILE, SIGNATURE, job.token(), before.token(), "secret-key-of-the-cache-77aa",
-    ]
-    .map(str::to_owned)
-    .to_vec();
+    let secrets: Vec<String> =
+        [MASKED, PLAIN, IN_FILE, SIGNATURE, job.token(), before.token(), "secret-key-of-the-cache-77aa"]
+            .map(str::to_owned)
+            .to_vec();
     let watch = Watch::start(secrets.clone());
 
     eventually("the script waits", || ready.exists() || job.state().is_final()).await;

@@ -12,7 +12,11 @@ async fn a_cache_goes_out_and_comes_back_whatever_the_variables_of_the_job_say()
     let call = |arguments: &[&str]| {
         let mut command = tokio::process::Command::new(&link);
         // Variables of jobs, which to `drover run` are flags with values that it does not take.
-        command.args(arguments).current_dir(home.path()).env("LOG_LEVEL", "chatty").env("RUNNER_DEBUG", "maybe");
+        command
+            .args(arguments)
+            .current_dir(home.path())
+            .env("LOG_LEVEL", "chatty")
+            .env("RUNNER_DEBUG", "maybe");
         finish(command)
     };
 
@@ -31,4 +35,3 @@ async fn every_failure_ends_with_one_as_with_gitlab_runner() {
     home.drover(&["artifacts-uploader", "--no-such-flag"]).await.code(1);
     home.drover(&["health-check", "--help"]).await.code(0);
 }
-

@@ -172,7 +172,10 @@ impl StageOutput for Running {
                     if let Some((command, input)) = self.again.take()
                         && unread(&ended)
                     {
-                        tracing::debug!(command, "the shell ended before the script reached it; another is started");
+                        tracing::debug!(
+                            command,
+                            "the shell ended before the script reached it; another is started"
+                        );
                         let started = self.machine.client().exec(&command, input).await;
                         self.process = Some(started.map_err(connection)?);
                         self.shell = ShellProcess::Unheard(Vec::new());

@@ -16,8 +16,9 @@ impl InstanceTerminals {
     pub(super) fn new(client: Client, directory: &str) -> Self {
         // Before the sources are there, the folder may not be there either; the home folder is the next best place.
         let folder = quoted(directory);
-        let command =
-            format!("cd -- {folder} 2>/dev/null; export TERM=xterm-256color; exec \"${{SHELL:-/bin/sh}}\" -i");
+        let command = format!(
+            "cd -- {folder} 2>/dev/null; export TERM=xterm-256color; exec \"${{SHELL:-/bin/sh}}\" -i"
+        );
         Self { client, command }
     }
 }

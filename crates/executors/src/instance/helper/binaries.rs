@@ -111,7 +111,9 @@ impl Binary {
 /// The folder of a kind of machine: the architecture in Rust's words, after the system if that is not Linux. None for a name
 /// that is no name.
 fn architecture(system: &str, machine: &str) -> Option<String> {
-    let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let plain = |text: &str| {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
     if !plain(system) || !plain(machine) {
         return None;
     }

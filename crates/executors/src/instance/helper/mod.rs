@@ -100,7 +100,10 @@ impl Helpers {
             (Choice::Install(instead), Some(binary)) => {
                 match upload::upload(machine.client(), &binary, &self.folder).await {
                     Ok(path) => {
-                        say(format!("Installed drover-helper {VERSION} ({}) on instance {instance}", binary.size()));
+                        say(format!(
+                            "Installed drover-helper {VERSION} ({}) on instance {instance}",
+                            binary.size()
+                        ));
                         Some(Helper::drover(path))
                     }
                     Err(HelperError::Failed { why, .. }) => return Err(HelperError::Failed { why, instead }),
@@ -115,7 +118,9 @@ impl Helpers {
                 helper = %helper.command,
                 "this helper takes the signed addresses of caches as arguments, where every user of the instance can read them"
             ),
-            Some(helper) => tracing::debug!(instance, helper = %helper.command, "the helper of this instance is known"),
+            Some(helper) => {
+                tracing::debug!(instance, helper = %helper.command, "the helper of this instance is known")
+            }
             None => tracing::warn!(
                 instance,
                 system = %look.system,
@@ -178,7 +183,8 @@ mod tests {
 
     use super::*;
 
-    const KEPT: &str = "kept aa11 /home/ci/.drover/drover-helper-old\nkept bb22 /home/ci/.drover/drover-helper-new\n";
+    const KEPT: &str =
+        "kept aa11 /home/ci/.drover/drover-helper-old\nkept bb22 /home/ci/.drover/drover-helper-new\n";
     const RUNNER: &str = "any /usr/bin/gitlab-runner Version: 19.4.0\n";
     const OTHER: &str = "any /usr/bin/drover-helper drover-helper 0.0.1\n";
     const CONFIGURED: &str = "configured /opt/helper gitlab-runner-helper 19\n";
@@ -189,7 +195,9 @@ mod tests {
 
     fn chosen(install: HelperInstall, said: &str, digest: Option<&str>) -> String {
         match choose(install, &Look::read(said), digest) {
-            Choice::Use(helper) => format!("use {}{}", helper.command, if helper.is_drover { " (own)" } else { "" }),
+            Choice::Use(helper) => {
+                format!("use {}{}", helper.command, if helper.is_drover { " (own)" } else { "" })
+            }
             Choice::Install(instead) => {
                 format!("install, else {}", instead.map_or("none".to_owned(), |helper| helper.command))
             }

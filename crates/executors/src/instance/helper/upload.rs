@@ -39,10 +39,7 @@ echo "$d/$n"
 pub(super) async fn upload(client: &Client, binary: &Binary, folder: &str) -> Result<String, HelperError> {
     let instance = client.instance();
     let name = format!("drover-helper-{VERSION}-{}", &binary.digest[..SHORT.min(binary.digest.len())]);
-    let script = format!(
-        "set -eu; umask 022; s={}; n={name}; d=$1\n{ABSOLUTE}{DIGEST}{TAKE}",
-        binary.digest
-    );
+    let script = format!("set -eu; umask 022; s={}; n={name}; d=$1\n{ABSOLUTE}{DIGEST}{TAKE}", binary.digest);
     let command = format!("sh -c {} sh {}", quote(&script), quote(folder));
     tracing::info!(instance, size = %binary.size(), from = %binary.path.display(), "installing drover-helper");
     let started = Instant::now();

@@ -74,6 +74,22 @@ fn uploader(context: &Context, artifact: &Artifact) -> String {
     option("--expire-in", &artifact.expire_in);
     option("--artifact-format", &artifact.artifact_format);
     option("--artifact-type", &artifact.artifact_type);
+    if context.variables.is_true("RUNNER_GENERATE_ARTIFACTS_METADATA") {
+        // Only zips get a statement, which the helper knows.
+        let variable = |key: &str| context.variables.get(key).unwrap_or_default();
+        option("--runner-id", &variable("CI_RUNNER_ID"));
+        option("--repo-url", &variable("CI_PROJECT_URL"));
+        option("--repo-digest", &context.job.git_info.sha);
+        option("--job-name", &context.job.job_info.name);
+        option("--executor-name", &context.runner.executor);
+        option("--runner-name", &context.runner.name);
+        option("--started-at", &variable("CI_JOB_STARTED_AT"));
+        // Names only: values may be secret.
+        for variable in &context.job.variables {
+            option("--metadata-parameter", &variable.key);
+        }
+        words.push("--generate-artifacts-metadata".to_owned());
+    }
     if artifact.untracked {
         words.push("--untracked".to_owned());
     }

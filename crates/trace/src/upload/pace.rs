@@ -6,6 +6,11 @@ use std::time::Duration;
 const MOST_INTERVAL: Duration = Duration::from_secs(15 * 60);
 /// Silence that a keep-alive breaks.
 const FORCE_INTERVAL: Duration = Duration::from_secs(30);
+/// The same while somebody watches the job's page, which GitLab tells by asking for a short interval: they may cancel it, and
+/// a silent job hears of that by its keep-alive only.
+const WATCHED_FORCE_INTERVAL: Duration = Duration::from_secs(10);
+/// The longest interval that GitLab asks for when a page is open.
+const WATCHED_INTERVAL: Duration = Duration::from_secs(3);
 const MOST_FORCE_INTERVAL: Duration = Duration::from_secs(30 * 60);
 /// Most time between attempts at a GitLab that does not answer: so soon is its return noticed.
 const MOST_BACKOFF: Duration = Duration::from_secs(60);
@@ -16,13 +21,14 @@ pub(super) struct Pace {
     first: Duration,
     interval: Duration,
     dynamic: bool,
+    watched: bool,
 }
 
 // === impl Pace ===
 
 impl Pace {
     pub(super) fn new(interval: Duration, dynamic: bool) -> Self {
-        Self { first: interval, interval, dynamic }
+        Self { first: interval, interval, dynamic, watched: false }
     }
 
     pub(super) fn interval(&self) -> Duration {
@@ -33,6 +39,7 @@ impl Pace {
     pub(super) fn heed(&mut self, wish: Option<Duration>) {
         if let Some(wish) = wish.filter(|wish| !wish.is_zero()) {
             self.interval = wish.min(MOST_INTERVAL);
+            self.watched = wish <= WATCHED_INTERVAL;
         }
     }
 
@@ -42,7 +49,9 @@ impl Pace {
     }
 
     pub(super) fn force_interval(&self) -> Duration {
-        if self.dynamic {
+        if self.watched {
+            WATCHED_FORCE_INTERVAL
+        } else if self.dynamic {
             (self.interval * 4).clamp(FORCE_INTERVAL, MOST_FORCE_INTERVAL)
         } else {
             FORCE_INTERVAL
@@ -88,6 +97,18 @@ mod tests {
             Pace::new(Duration::from_secs(interval), dynamic).force_interval(),
             Duration::from_secs(seconds)
         );
+    }
+
+    #[test]
+    fn silence_is_shorter_while_somebody_watches() {
+        let mut pace = Pace::new(Duration::from_secs(3), true);
+        assert_eq!(pace.force_interval(), Duration::from_secs(30), "nobody has said so");
+        pace.heed(Some(Duration::from_secs(3)));
+        assert_eq!(pace.force_interval(), Duration::from_secs(10));
+        pace.heed(None);
+        assert_eq!(pace.force_interval(), Duration::from_secs(10), "no wish changes nothing");
+        pace.heed(Some(Duration::from_secs(60)));
+        assert_eq!(pace.force_interval(), Duration::from_secs(240), "the page was closed");
     }
 
     #[test]

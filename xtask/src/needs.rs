@@ -2,15 +2,16 @@
 
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::steps::{program, say};
 
 /// Program and the Debian package that has it.
-const NEEDS: [(&str, &str); 16] = [
+const NEEDS: [(&str, &str); 19] = [
     ("/usr/sbin/sshd", "openssh-server"),
     ("ssh-keygen", "openssh-client"),
     ("git", "git"),
+    ("git-lfs", "git-lfs"),
     ("bash", "bash"),
     ("dash", "dash"),
     ("busybox", "busybox"),
@@ -21,15 +22,30 @@ const NEEDS: [(&str, &str); 16] = [
     ("tar", "tar"),
     ("gzip", "gzip"),
     ("script", "bsdutils"),
+    ("python3", "python3"),
+    ("flock", "util-linux"),
     ("prometheus", "prometheus"),
     ("promtool", "prometheus"),
     ("setpriv", "util-linux"),
 ];
 
-/// Installs what is missing, where that is possible.
+/// Installs what is missing, where that is possible, and makes the Python environment of the tests.
 pub(crate) fn install() -> Result<()> {
-    let missing: Vec<&str> =
+    packages()?;
+    // target/<profile>/xtask
+    let xtask = std::env::current_exe().context("the path of this program is not known")?;
+    let target = xtask.ancestors().nth(2).context("this program is not in a target folder")?;
+    let folder = target.join("needs/python");
+    let folder = folder.to_str().context("the path of the target folder is not UTF-8")?;
+    program("sh", &["tests/python.sh", folder], &[])
+}
+
+fn packages() -> Result<()> {
+    let mut missing: Vec<&str> =
         NEEDS.iter().filter(|(name, _)| !present(name)).map(|(_, package)| *package).collect();
+    if !has_venv() {
+        missing.push("python3-venv");
+    }
     if missing.is_empty() {
         return Ok(());
     }
@@ -52,6 +68,11 @@ fn present(program: &str) -> bool {
         .args(["-c", "command -v \"$0\"", program])
         .output()
         .is_ok_and(|out| out.status.success())
+}
+
+/// Debian keeps what environments are made with in a package of its own, without a program.
+fn has_venv() -> bool {
+    Command::new("python3").args(["-c", "import ensurepip"]).status().is_ok_and(|status| status.success())
 }
 
 fn root() -> bool {

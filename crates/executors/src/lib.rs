@@ -15,12 +15,14 @@
 //! ([`Executor::prepare`]), and runs the job's stages there by handles that can be written down.
 
 mod caches;
+mod docker;
 mod environment;
 mod executor;
 mod instance;
 mod run;
 
 pub use caches::{CacheAddresses, LocalCaches, SignedCaches};
+pub use docker::{DockerExecutor, DockerParts, DockerStartError, EndpointError, builds_are_shared};
 pub use environment::{Environment, EnvironmentError, StageEvent, StageHandle, StageOutput, Stop};
 pub use executor::{Executor, NoRoom, PrepareError, PrepareRequest, Reservation};
 pub use instance::{InstanceExecutor, InstanceParts, InstanceStartError, SettingsError};

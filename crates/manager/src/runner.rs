@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::{Config, ExecutorName, Runner};
-use executors::{Executor, InstanceExecutor, InstanceParts, InstanceStartError};
+use executors::{DockerExecutor, DockerParts, DockerStartError, Executor, InstanceExecutor, InstanceParts, InstanceStartError};
 use gitlab_api::{
     Client, ClientError, ClientOptions, ExposeSecret as _, Features, InfoFields, JobRequest, RunnerInfo, SecretString, TlsFiles, Token,
 };
-use job::{Product, RunnerFacts, Shell};
+use job::{Helper, Isolation, Layout, Product, RunnerFacts, Shell, TempAccess};
 use session::{Session, SessionServer};
 use taskscaler_core::Zone;
 
@@ -64,6 +64,8 @@ pub(crate) enum EntryError {
     Executor(String),
     #[error(transparent)]
     Instance(#[from] InstanceStartError),
+    #[error(transparent)]
+    Docker(#[from] DockerStartError),
 }
 
 // === impl Working ===
@@ -229,10 +231,10 @@ async fn executor(
             };
             Ok(Arc::new(InstanceExecutor::start(entry, parts).await?))
         }
+        Some(ExecutorName::Docker) => Ok(Arc::new(DockerExecutor::start(entry, docker_parts(around))?)),
         Some(
             other @ (ExecutorName::DockerAutoscaler
             | ExecutorName::DockerMachine
-            | ExecutorName::Docker
             | ExecutorName::Shell
             | ExecutorName::Ssh
             | ExecutorName::Custom
@@ -242,6 +244,27 @@ async fn executor(
         ) => Err(EntryError::Executor(other.as_str().to_owned())),
         None => Err(EntryError::Executor(entry.executor.clone().unwrap_or_default())),
     }
+}
+
+fn docker_parts(around: &Surroundings) -> DockerParts {
+    DockerParts {
+        base: around.base.clone(),
+        version: around.identity.product.version.clone(),
+        system_id: around.identity.system_id.clone(),
+    }
+}
+
+/// Folders of containers, which are nobody else's.
+fn container_facts(entry: &Runner, facts: &mut RunnerFacts) {
+    facts.builds_dir = entry.builds_dir.clone().unwrap_or_else(|| "/builds".to_owned());
+    facts.cache_dir = entry.cache_dir.clone().unwrap_or_else(|| "/cache".to_owned());
+    let shared = executors::builds_are_shared(entry, &facts.builds_dir);
+    facts.layout = if shared { Layout::Shared } else { Layout::Own };
+    facts.isolation = Isolation::Disposable;
+    facts.temp_access = TempAccess::Everyone;
+    facts.helper = Helper { command: "gitlab-runner-helper".to_owned(), is_drover: false };
+    facts.custom_build_dir = entry.custom_build_dir().unwrap_or(true);
+    facts.safe_directory_checkout = entry.safe_directory_checkout.unwrap_or(true);
 }
 
 fn facts(entry: &Runner, executor: &str, identity: &Identity, token: &SecretString) -> RunnerFacts {
@@ -278,6 +301,9 @@ fn facts(entry: &Runner, executor: &str, identity: &Identity, token: &SecretStri
     if let Some(artifact) = &entry.artifact {
         facts.artifact_upload_timeout = Some(artifact.upload_timeout());
         facts.artifact_response_header_timeout = Some(artifact.response_header_timeout());
+    }
+    if entry.executor().is_some_and(ExecutorName::uses_docker) {
+        container_facts(entry, &mut facts);
     }
     facts
 }

@@ -31,7 +31,9 @@ section! {
         disable_entrypoint_overwrite: bool, default "false";
         /// Helper image.
         helper_image: Option<String>;
-        /// Flavour of the helper image.
+        /// Archive of the helper image's file system, imported into engines that lack the image. A key of Drover's own.
+        helper_image_archive: Option<String>, default "`drover-helper-<arch>.tar[.gz|.xz|.zst]` beside the program or in /usr/lib/drover/helper-images";
+        /// Flavour of the helper image that GitLab Runner publishes, which is used where there is no archive.
         helper_image_flavor: Option<String>, default "alpine";
         /// Labels of the containers.
         container_labels: BTreeMap<String, String>;

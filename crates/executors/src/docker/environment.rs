@@ -1,0 +1,208 @@
+//! The containers of one job.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bollard::models::ContainerCreateBody;
+use bollard::query_parameters::{CreateContainerOptionsBuilder, UploadToContainerOptionsBuilder};
+use bytes::{Bytes, BytesMut};
+use tokio::task::JoinHandle;
+
+use super::belongings::Belongings;
+use super::engine::{Engine, EngineError};
+use super::stage::{Attached, Inside, Said, broken};
+use crate::environment::{Environment, EnvironmentError, StageHandle, StageOutput};
+
+/// What an engine runs on, where that may vanish: an instance.
+#[async_trait]
+pub(crate) trait Ground: Send + Sync + 'static {
+    /// Completes when it is lost, with the reason for people.
+    async fn lost(&self) -> String;
+
+    /// It cannot be reached any more.
+    fn is_lost(&self) -> bool;
+
+    /// No other job is to meet it.
+    fn give_up(&self);
+}
+
+/// A job's containers on one engine.
+pub(crate) struct DockerEnvironment {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) belongings: Belongings,
+    pub(crate) build: Build,
+    pub(crate) helper: Option<Helper>,
+    pub(crate) words: Words,
+    /// The instance that the engine runs on; none for an engine that is always there.
+    pub(crate) ground: Option<Arc<dyn Ground>>,
+    /// Tasks that end with the job: logs of services.
+    pub(crate) tasks: Vec<JoinHandle<()>>,
+    pub(crate) started: Mutex<Option<(StageHandle, Box<dyn StageOutput>)>>,
+}
+
+/// The container of the job's own image. It is made when the first of the job's commands is to run, and started anew for each
+/// script, so that its entrypoint prepares every one.
+pub(crate) struct Build {
+    pub(crate) name: String,
+    pub(crate) body: ContainerCreateBody,
+    pub(crate) platform: String,
+    /// Folders that have to be there before the first start, as an archive; for users who may not make them.
+    pub(crate) folders: Option<Bytes>,
+    /// Lines before every script.
+    pub(crate) prefix: String,
+    /// The container sees no processes but its own.
+    pub(crate) own_processes: bool,
+    pub(crate) created: tokio::sync::Mutex<bool>,
+}
+
+/// The container for the runner's own stages: it stays, and they run inside of it.
+pub(crate) struct Helper {
+    pub(crate) name: String,
+    /// Lines before the first script.
+    pub(crate) first: Mutex<Option<String>>,
+}
+
+/// What stages say that need no container.
+pub(crate) struct Words {
+    /// `prepare_script`.
+    pub(crate) greeting: Bytes,
+    /// `get_sources` when there is no repository to get.
+    pub(crate) no_sources: Bytes,
+}
+
+// === impl DockerEnvironment ===
+
+impl DockerEnvironment {
+    async fn run(
+        &self,
+        stage: &str,
+        command: &str,
+        script: Bytes,
+    ) -> Result<Box<dyn StageOutput>, EngineError> {
+        if stage == "prepare_script" {
+            return Ok(Box::new(Said::new(self.words.greeting.clone())));
+        }
+        if stage == "after_script" || stage.starts_with("step_") {
+            return Ok(Box::new(self.build.start(&self.engine, script).await?));
+        }
+        match &self.helper {
+            Some(helper) => {
+                let script = prefixed(helper.take_first(), script);
+                let command = Inside::stage_command(command);
+                Ok(Box::new(Inside::start(&self.engine, &helper.name, command, Vec::new(), script).await?))
+            }
+            None if stage == "get_sources" => Ok(Box::new(Said::new(self.words.no_sources.clone()))),
+            // Nothing outlives the containers, so nothing is left to clean.
+            None => Ok(Box::new(Said::new(Bytes::new()))),
+        }
+    }
+}
+
+#[async_trait]
+impl Environment for DockerEnvironment {
+    fn place(&self) -> &str {
+        self.engine.place()
+    }
+
+    async fn start(
+        &self,
+        stage: &str,
+        command: &str,
+        script: Bytes,
+    ) -> Result<StageHandle, EnvironmentError> {
+        let output = self.run(stage, command, script).await.map_err(|error| broken(&self.engine, error))?;
+        let handle = StageHandle { stage: stage.to_owned(), id: self.build.name.clone() };
+        *self.started.lock().unwrap_or_else(PoisonError::into_inner) = Some((handle.clone(), output));
+        Ok(handle)
+    }
+
+    async fn attach(
+        &self,
+        handle: &StageHandle,
+        from_offset: u64,
+    ) -> Result<Box<dyn StageOutput>, EnvironmentError> {
+        let started = self.started.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match started {
+            Some((known, output)) if known == *handle && from_offset == 0 => Ok(output),
+            Some(_) | None => Err(EnvironmentError::NotResumable(from_offset)),
+        }
+    }
+
+    async fn lost(&self) -> String {
+        match &self.ground {
+            Some(ground) => ground.lost().await,
+            // A broken connection is noticed where it is used.
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn close(self: Box<Self>, healthy: bool) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        match &self.ground {
+            Some(ground) if ground.is_lost() || !healthy => {
+                ground.give_up();
+                self.belongings.abandon();
+            }
+            Some(_) | None => self.belongings.remove().await,
+        }
+    }
+}
+
+impl Drop for DockerEnvironment {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+// === impl Build ===
+
+impl Build {
+    async fn start(&self, engine: &Arc<Engine>, script: Bytes) -> Result<Attached, EngineError> {
+        let mut created = self.created.lock().await;
+        if !*created {
+            self.create(engine).await?;
+            *created = true;
+        }
+        let script = prefixed(Some(self.prefix.clone()), script);
+        let memory = self.body.host_config.as_ref().and_then(|host| host.memory);
+        Attached::start(engine, &self.name, script, self.own_processes, memory).await
+    }
+
+    async fn create(&self, engine: &Engine) -> Result<(), EngineError> {
+        let mut options = CreateContainerOptionsBuilder::default().name(&self.name);
+        if !self.platform.is_empty() {
+            options = options.platform(&self.platform);
+        }
+        engine.api().create_container(Some(options.build()), self.body.clone()).await?;
+        if let Some(folders) = &self.folders {
+            let options = UploadToContainerOptionsBuilder::default().path("/").build();
+            let body = bollard::body_full(folders.clone());
+            engine.api().upload_to_container(&self.name, Some(options), body).await?;
+        }
+        Ok(())
+    }
+}
+
+// === impl Helper ===
+
+impl Helper {
+    fn take_first(&self) -> Option<String> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+fn prefixed(prefix: Option<String>, script: Bytes) -> Bytes {
+    match prefix.filter(|prefix| !prefix.is_empty()) {
+        Some(prefix) => {
+            let mut whole = BytesMut::with_capacity(prefix.len() + script.len());
+            whole.extend_from_slice(prefix.as_bytes());
+            whole.extend_from_slice(&script);
+            whole.freeze()
+        }
+        None => script,
+    }
+}

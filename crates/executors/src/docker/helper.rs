@@ -1,0 +1,177 @@
+//! The image of the helper container: which one, and how it gets onto an engine that lacks it.
+//!
+//! Drover has an image of its own, which no registry needs to carry: an archive of its file system lies beside the program and
+//! is imported into the engine. Without the archive, the image that GitLab Runner publishes serves as well.
+
+use std::path::{Path, PathBuf};
+
+use bollard::query_parameters::CreateImageOptionsBuilder;
+use bytes::Bytes;
+use config::{Docker as DockerConfig, PullPolicy};
+use futures_util::StreamExt as _;
+use tokio::sync::Mutex;
+use trace::{JobLog, LineKind};
+
+use super::engine::{Engine, EngineFacts};
+use super::pull::{Images, Wanted};
+use crate::PrepareError;
+
+/// Repository of Drover's own image.
+const REPOSITORY: &str = "drover-helper";
+/// GitLab Runner's published image, and the version whose commands are known here.
+const PUBLISHED: &str = "registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper";
+const PUBLISHED_VERSION: &str = "v19.4.0";
+/// Where packages put archives.
+const FOLDERS: [&str; 2] = ["/usr/lib/drover/helper-images", "/usr/local/lib/drover/helper-images"];
+/// Endings of archives that engines unpack.
+const ENDINGS: [&str; 4] = ["tar", "tar.gz", "tar.xz", "tar.zst"];
+/// Bytes that go to the engine at a time.
+const PIECE: usize = 256 * 1024;
+
+/// One import at a time: jobs that start together find what the first one has brought.
+static IMPORTING: Mutex<()> = Mutex::const_new(());
+
+/// The image that the helper container of a job is made from.
+pub(crate) enum HelperImage {
+    /// The configured one, present.
+    Configured(String),
+    /// Drover's own by its name, perhaps not present.
+    Own(String),
+}
+
+// === impl HelperImage ===
+
+impl HelperImage {
+    /// The image that the configuration asks for.
+    pub(crate) async fn choose(
+        config: &DockerConfig,
+        version: &str,
+        context: &job::Context,
+        images: &Images<'_>,
+        log: &JobLog,
+    ) -> Result<Self, PrepareError> {
+        let own = format!("{REPOSITORY}:{version}");
+        let Some(name) = config.helper_image.as_deref().filter(|name| !name.is_empty()) else {
+            return Ok(Self::Own(own));
+        };
+        let name = context.variables().expand(name).into_owned();
+        log.line(
+            LineKind::Plain,
+            format_args!("Using helper image: {name} (overridden, default would be {own})"),
+        );
+        let image = images.get(Wanted { name: &name, policies: &[], platform: "" }).await?;
+        Ok(Self::Configured(image.id().to_owned()))
+    }
+
+    /// What a container is created from.
+    pub(crate) fn reference(&self) -> &str {
+        match self {
+            Self::Configured(reference) | Self::Own(reference) => reference,
+        }
+    }
+
+    /// The reference of an image that the engine has for certain, after it refused [`reference`](Self::reference).
+    pub(crate) async fn provide(
+        &self,
+        engine: &Engine,
+        config: &DockerConfig,
+        base: &Path,
+        images: &Images<'_>,
+        log: &JobLog,
+    ) -> Result<String, PrepareError> {
+        let name = match self {
+            Self::Configured(name) => {
+                return Err(PrepareError::System(format!(
+                    "helper image {name} vanished from {}",
+                    engine.place()
+                )));
+            }
+            Self::Own(name) => name,
+        };
+        let facts = engine.facts().await.map_err(|error| super::prepare::failed(engine, error))?;
+        let _one = IMPORTING.lock().await;
+        if engine.api().inspect_image(name).await.is_ok() {
+            return Ok(name.clone());
+        }
+        let configured = config.helper_image_archive.as_deref().filter(|path| !path.is_empty());
+        let archive = match configured {
+            Some(path) => Some(base.join(path)),
+            None => find(facts),
+        };
+        if let Some(archive) = archive {
+            log.line(
+                LineKind::Plain,
+                format_args!("Loading helper image {name} from {} ...", archive.display()),
+            );
+            return import(engine, facts, name, &archive).await.map(|()| name.clone());
+        }
+        let published = published(config, facts);
+        log.line(LineKind::Plain, format_args!("Using helper image: {published}"));
+        match images.get_by(&published, PullPolicy::IfNotPresent).await {
+            Ok(image) => Ok(image.id().to_owned()),
+            Err(error) => Err(PrepareError::System(format!(
+                "{} has no helper image: {name} is not there, no archive of it was found in {}, and the published image cannot be \
+                 had ({error}). Set `helper_image_archive` to an archive of the helper image, or `helper_image` to an image that \
+                 can be pulled",
+                engine.place(),
+                FOLDERS.join(", ")
+            ))),
+        }
+    }
+}
+
+/// An archive for the engine's processor, beside the program or where packages put it.
+fn find(facts: &EngineFacts) -> Option<PathBuf> {
+    let beside = std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned));
+    let folders = beside.into_iter().flat_map(|folder| [folder.join("helper-images"), folder]);
+    folders
+        .chain(FOLDERS.iter().map(PathBuf::from))
+        .flat_map(|folder| ENDINGS.map(|ending| folder.join(format!("{REPOSITORY}-{}.{ending}", facts.arch))))
+        .find(|path| path.is_file())
+}
+
+/// Sends an archive of a file system to the engine, which makes an image of it.
+async fn import(
+    engine: &Engine,
+    facts: &EngineFacts,
+    name: &str,
+    archive: &Path,
+) -> Result<(), PrepareError> {
+    let failed = |why: String| {
+        PrepareError::Configuration(format!("cannot load the helper image from {}: {why}", archive.display()))
+    };
+    let file = tokio::fs::File::open(archive).await.map_err(|error| failed(error.to_string()))?;
+    let pieces = tokio_util::io::ReaderStream::with_capacity(file, PIECE);
+    let (repository, tag) = name.split_once(':').unwrap_or((name, "latest"));
+    let platform = format!("{}/{}", facts.os, facts.arch);
+    let options = CreateImageOptionsBuilder::default()
+        .from_src("-")
+        .repo(repository)
+        .tag(tag)
+        .platform(&platform)
+        .build();
+    let body = bollard::body_try_stream(pieces.map(|piece| piece.map(Bytes::from)));
+    let mut progress = engine.api().create_image(Some(options), Some(body), None);
+    while let Some(step) = progress.next().await {
+        let step = step.map_err(|error| failed(super::engine::EngineError::from(error).to_string()))?;
+        if let Some(detail) = step.error_detail {
+            return Err(failed(detail.message.unwrap_or_default()));
+        }
+    }
+    Ok(())
+}
+
+/// Name of GitLab Runner's image for an engine.
+fn published(config: &DockerConfig, facts: &EngineFacts) -> String {
+    let arch = match facts.arch.as_str() {
+        "amd64" => "x86_64",
+        "armv6l" | "armv7l" => "arm",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let flavor = match config.helper_image_flavor.as_deref().unwrap_or_default() {
+        "" | "alpine" => String::new(),
+        flavor => format!("{flavor}-"),
+    };
+    format!("{PUBLISHED}:{flavor}{arch}-{PUBLISHED_VERSION}")
+}

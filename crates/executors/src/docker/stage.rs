@@ -1,0 +1,369 @@
+//! The stages of a job as they run: in the build container, inside of the helper container, or nowhere.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::container::LogOutput;
+use bollard::exec::{StartExecOptions, StartExecResults};
+use bollard::models::ExecConfig;
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, InspectContainerOptionsBuilder, KillContainerOptionsBuilder,
+    WaitContainerOptionsBuilder,
+};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+
+use super::engine::{Engine, EngineError};
+use crate::environment::{EnvironmentError, StageEvent, StageOutput, Stop};
+
+/// An exit code follows the end of the output after a moment.
+const STATUS_TRIES: u32 = 200;
+const STATUS_PAUSE: Duration = Duration::from_millis(10);
+/// Time for a call that stops something.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// Exit code after `KILL`, which is also what the kernel sends when memory runs out.
+const KILLED: i64 = 137;
+/// Where a stage in the helper notes its process group.
+const GROUP_FILE: &str = "/tmp/.drover-stage";
+
+/// Ends every process of a container but the first, then the first. Processes are children of shells that wait for them:
+/// a signal to the first alone is heard when its child has ended.
+const TERMINATE_ALL: &str = "for p in /proc/[0-9]*; do p=${p#/proc/}; if [ \"$p\" != 1 ] && [ \"$p\" != \"$$\" ]; then \
+                             kill -s TERM \"$p\" 2>/dev/null; fi; done; kill -s TERM 1";
+
+/// The stream is read by its owner only; the lock is there so that the owner can be shared.
+struct Output(Mutex<Pin<Box<dyn Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send>>>);
+type Input = Pin<Box<dyn AsyncWrite + Send>>;
+
+/// A stage that is done before it begins: what it would say is known.
+pub(crate) struct Said(VecDeque<StageEvent>);
+
+/// A stage that is the main process of a container.
+pub(crate) struct Attached {
+    engine: Arc<Engine>,
+    container: String,
+    output: Output,
+    /// Events that come before the next piece of output.
+    due: VecDeque<StageEvent>,
+    /// The processes of the container are its own, so that all of them may be signalled.
+    own_processes: bool,
+    /// Limit of memory as it is set, for the message about its end.
+    memory: Option<i64>,
+}
+
+/// A stage inside of a running container.
+pub(crate) struct Inside {
+    engine: Arc<Engine>,
+    container: String,
+    exec: String,
+    output: Output,
+}
+
+// === impl Output ===
+
+impl Output {
+    async fn next(&mut self) -> Option<Result<LogOutput, bollard::errors::Error>> {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).next().await
+    }
+}
+
+// === impl Said ===
+
+impl Said {
+    pub(crate) fn new(text: Bytes) -> Self {
+        let mut events = VecDeque::new();
+        if !text.is_empty() {
+            events.push_back(StageEvent::Stdout(text));
+        }
+        events.push_back(StageEvent::Exited(0));
+        Self(events)
+    }
+}
+
+#[async_trait]
+impl StageOutput for Said {
+    async fn next(&mut self) -> Result<StageEvent, EnvironmentError> {
+        self.0.pop_front().ok_or_else(ended_already)
+    }
+
+    async fn stop(&mut self, _: Stop) {}
+}
+
+// === impl Attached ===
+
+impl Attached {
+    /// Starts a container that was created, with this script as all of its input.
+    pub(crate) async fn start(
+        engine: &Arc<Engine>,
+        container: &str,
+        script: Bytes,
+        own_processes: bool,
+        memory: Option<i64>,
+    ) -> Result<Self, EngineError> {
+        let options = AttachContainerOptionsBuilder::default()
+            .stream(true)
+            .stdin(true)
+            .stdout(true)
+            .stderr(true)
+            .build();
+        // Before the start, so that nothing that is said gets lost.
+        let attached = engine.api().attach_container(container, Some(options)).await?;
+        engine.api().start_container(container, None).await?;
+        feed(attached.input, script);
+        Ok(Self {
+            engine: Arc::clone(engine),
+            container: container.to_owned(),
+            output: Output(Mutex::new(attached.output)),
+            due: VecDeque::new(),
+            own_processes,
+            memory,
+        })
+    }
+
+    /// The container's exit code, and why it ended where that is worth a word.
+    async fn status(&mut self) -> Result<StageEvent, EnvironmentError> {
+        let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
+        let waited = self.engine.api().wait_container(&self.container, Some(options)).next().await;
+        let code = match waited {
+            Some(Ok(ended)) => ended.status_code,
+            Some(Err(bollard::errors::Error::DockerContainerWaitError { code, error }))
+                if error.is_empty() =>
+            {
+                code
+            }
+            Some(Err(error)) => return Err(self.failed(error.into())),
+            None => {
+                return Err(EnvironmentError::Lost(format!(
+                    "{} did not say how the container ended",
+                    self.engine.place()
+                )));
+            }
+        };
+        let exited = StageEvent::Exited(exit_code(code));
+        if code == KILLED
+            && let Some(words) = self.out_of_memory().await
+        {
+            self.due.push_back(exited);
+            return Ok(StageEvent::Stderr(Bytes::from(words)));
+        }
+        Ok(exited)
+    }
+
+    async fn out_of_memory(&self) -> Option<String> {
+        let options = InspectContainerOptionsBuilder::default().build();
+        let inspected = self.engine.api().inspect_container(&self.container, Some(options)).await.ok()?;
+        let killed = inspected.state?.oom_killed.unwrap_or(false);
+        killed.then(|| {
+            let limit = match self.memory {
+                Some(bytes) => format!(
+                    "the container's limit of {} MiB was reached (`memory` in [runners.docker])",
+                    bytes >> 20
+                ),
+                None => "the machine's memory ran out".to_owned(),
+            };
+            format!("\nA process of the job was killed because {limit}.\n")
+        })
+    }
+
+    fn failed(&self, error: EngineError) -> EnvironmentError {
+        match error {
+            EngineError::NotFound(_) => EnvironmentError::Refused(format!(
+                "the container {} was removed while the job ran in it",
+                self.container
+            )),
+            other => broken(&self.engine, other),
+        }
+    }
+
+    async fn signal(&self, name: &str) -> Result<(), EngineError> {
+        let options = KillContainerOptionsBuilder::default().signal(name).build();
+        Ok(self.engine.api().kill_container(&self.container, Some(options)).await?)
+    }
+}
+
+#[async_trait]
+impl StageOutput for Attached {
+    async fn next(&mut self) -> Result<StageEvent, EnvironmentError> {
+        if let Some(event) = self.due.pop_front() {
+            return Ok(event);
+        }
+        match self.output.next().await {
+            Some(Ok(piece)) => Ok(event(piece)),
+            Some(Err(error)) => {
+                let error = EngineError::from(error);
+                tracing::debug!(container = self.container, %error, "the container's output broke off");
+                Err(self.failed(error))
+            }
+            None => self.status().await,
+        }
+    }
+
+    async fn stop(&mut self, how: Stop) {
+        let stopping = async {
+            match how {
+                Stop::Terminate if self.own_processes => {
+                    let asked = detached(&self.engine, &self.container, TERMINATE_ALL).await;
+                    // An image without a shell has its first process only.
+                    if asked.is_err() { self.signal("TERM").await } else { Ok(()) }
+                }
+                Stop::Terminate => self.signal("TERM").await,
+                Stop::Kill => self.signal("KILL").await,
+            }
+        };
+        report_stop(&self.container, tokio::time::timeout(STOP_PATIENCE, stopping).await);
+    }
+}
+
+// === impl Inside ===
+
+impl Inside {
+    /// Runs a command in a container, with this script as all of its input.
+    pub(crate) async fn start(
+        engine: &Arc<Engine>,
+        container: &str,
+        command: Vec<String>,
+        environment: Vec<String>,
+        script: Bytes,
+    ) -> Result<Self, EngineError> {
+        let config = ExecConfig {
+            attach_stdin: Some(true),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            env: (!environment.is_empty()).then_some(environment),
+            cmd: Some(command),
+            ..ExecConfig::default()
+        };
+        let exec = engine.api().create_exec(container, config).await?.id;
+        let options = StartExecOptions { detach: false, ..StartExecOptions::default() };
+        match engine.api().start_exec(&exec, Some(options)).await? {
+            StartExecResults::Attached { output, input } => {
+                feed(input, script);
+                Ok(Self {
+                    engine: Arc::clone(engine),
+                    container: container.to_owned(),
+                    exec,
+                    output: Output(Mutex::new(output)),
+                })
+            }
+            StartExecResults::Detached => {
+                Err(EngineError::Failed("the engine did not attach to a command".to_owned()))
+            }
+        }
+    }
+
+    /// The command of a stage, which notes its process group so that it can be stopped.
+    pub(crate) fn stage_command(command: &str) -> Vec<String> {
+        let line = format!(
+            "echo \"$$\" >{GROUP_FILE}; if command -v {} >/dev/null 2>&1; then exec {command}; else exec sh; fi",
+            command.split(' ').next().unwrap_or("sh")
+        );
+        ["sh".to_owned(), "-c".to_owned(), line].into()
+    }
+
+    async fn status(&self) -> Result<i32, EngineError> {
+        for _ in 0..STATUS_TRIES {
+            let inspected = self.engine.api().inspect_exec(&self.exec).await?;
+            match (inspected.running, inspected.exit_code) {
+                (Some(false), Some(code)) => return Ok(exit_code(code)),
+                _ => tokio::time::sleep(STATUS_PAUSE).await,
+            }
+        }
+        Err(EngineError::Failed("the engine did not say how a command ended".to_owned()))
+    }
+}
+
+#[async_trait]
+impl StageOutput for Inside {
+    async fn next(&mut self) -> Result<StageEvent, EnvironmentError> {
+        match self.output.next().await {
+            Some(Ok(piece)) => Ok(event(piece)),
+            Some(Err(error)) => Err(broken(&self.engine, error.into())),
+            None => match self.status().await {
+                Ok(code) => Ok(StageEvent::Exited(code)),
+                Err(error) => Err(broken(&self.engine, error)),
+            },
+        }
+    }
+
+    async fn stop(&mut self, how: Stop) {
+        let signal = match how {
+            Stop::Terminate => "TERM",
+            Stop::Kill => "KILL",
+        };
+        let script = format!("kill -s {signal} -- -\"$(cat {GROUP_FILE})\"");
+        let stopping = detached(&self.engine, &self.container, &script);
+        report_stop(&self.container, tokio::time::timeout(STOP_PATIENCE, stopping).await);
+    }
+}
+
+/// Runs a shell command in a container without waiting for it.
+async fn detached(engine: &Engine, container: &str, script: &str) -> Result<(), EngineError> {
+    let config = ExecConfig {
+        cmd: Some(["sh", "-c", script].map(str::to_owned).into()),
+        user: Some("0".to_owned()),
+        ..ExecConfig::default()
+    };
+    let exec = engine.api().create_exec(container, config).await?.id;
+    let options = StartExecOptions { detach: true, ..StartExecOptions::default() };
+    engine.api().start_exec(&exec, Some(options)).await?;
+    Ok(())
+}
+
+fn report_stop(container: &str, stopped: Result<Result<(), EngineError>, tokio::time::error::Elapsed>) {
+    match stopped {
+        // It has ended by itself.
+        Ok(Ok(()) | Err(EngineError::Conflict(_) | EngineError::NotFound(_))) => {}
+        Ok(Err(error)) => tracing::debug!(container, %error, "a stage cannot be signalled"),
+        Err(_) => tracing::debug!(container, "signalling a stage took too long"),
+    }
+}
+
+/// Writes a script and ends the input, beside reading the output: an entrypoint may talk before it listens.
+fn feed(mut input: Input, script: Bytes) {
+    tokio::spawn(async move {
+        // A process that does not want its input ends without it; what it does is its exit code's to say.
+        let fed = async {
+            input.write_all(&script).await?;
+            input.flush().await?;
+            input.shutdown().await
+        };
+        if let Err(error) = fed.await {
+            tracing::debug!(%error, "a script was not read to its end");
+        }
+    });
+}
+
+fn event(piece: LogOutput) -> StageEvent {
+    match piece {
+        LogOutput::StdErr { message } => StageEvent::Stderr(message),
+        LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => {
+            StageEvent::Stdout(message)
+        }
+    }
+}
+
+pub(crate) fn broken(engine: &Engine, error: EngineError) -> EnvironmentError {
+    match error {
+        EngineError::Unreachable(why) => {
+            EnvironmentError::Lost(format!("the connection to {} broke: {why}", engine.place()))
+        }
+        EngineError::NotFound(why)
+        | EngineError::Conflict(why)
+        | EngineError::BadRequest(why)
+        | EngineError::Failed(why) => EnvironmentError::Refused(format!("Error response from daemon: {why}")),
+    }
+}
+
+/// Codes are 32 bits wide and signed, as GitLab shows them.
+#[expect(clippy::cast_possible_truncation, reason = "what is cut off carries no meaning")]
+fn exit_code(code: i64) -> i32 {
+    code as i32
+}
+
+fn ended_already() -> EnvironmentError {
+    EnvironmentError::Lost("the stage has ended already".to_owned())
+}

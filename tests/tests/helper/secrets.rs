@@ -112,7 +112,7 @@ async fn no_secret_of_a_job_is_open_to_other_users() {
 
     let (ready, gate) = (folder.path().join("ready"), folder.path().join("gate"));
     let script = format!(
-        "for f in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$f; echo; done 2>/dev/null >>{}; : >{}; while [ ! -e {} ]; do sleep 0.02; done",
+        "for f in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$f || :; echo; done 2>/dev/null >>{}; : >{}; while [ ! -e {} ]; do sleep 0.02; done",
         noted.display(),
         ready.display(),
         gate.display()

@@ -156,17 +156,10 @@ fn odd_settings_get_their_defaults_and_are_named() {
 
 #[test]
 fn what_has_no_effect_is_named() {
-    let job = with_variables(&[
-        ("FF_USE_LEGACY_BASH_EVAL", "true"),
-        ("FF_CONCRETE", "false"),
-        ("RUNNER_GENERATE_ARTIFACTS_METADATA", "true"),
-    ]);
+    let job = with_variables(&[("FF_USE_LEGACY_BASH_EVAL", "true"), ("FF_CONCRETE", "false")]);
     assert_eq!(
         context(&job, &runner(Shell::Bash)).warnings(),
-        [
-            "FF_USE_LEGACY_BASH_EVAL is not supported and has no effect",
-            "RUNNER_GENERATE_ARTIFACTS_METADATA is not supported and has no effect",
-        ]
+        ["FF_USE_LEGACY_BASH_EVAL is not supported and has no effect"]
     );
 }
 

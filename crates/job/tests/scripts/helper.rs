@@ -196,6 +196,33 @@ fn artifacts_are_uploaded_when_due_and_a_failure_fails_the_stage() {
 }
 
 #[test]
+fn a_statement_of_provenance_is_asked_for_with_names_and_no_values() {
+    let context = context(
+        &job(json!({
+            "artifacts": [{"paths": ["out/"], "when": "always"}],
+            "variables": [
+                {"key": "RUNNER_GENERATE_ARTIFACTS_METADATA", "value": "true"},
+                {"key": "CI_PROJECT_URL", "value": "https://gitlab.example.test/g/p"},
+                {"key": "CI_JOB_STARTED_AT", "value": "2026-11-21T10:00:00Z"},
+                {"key": "API_KEY", "value": "s3cr3t-value", "masked": true},
+            ],
+        })),
+        &runner(Shell::Bash),
+    );
+    let script = context.script(Stage::UploadArtifacts(Outcome::Success)).unwrap();
+    let call = script.text().lines().find(|line| line.contains("artifacts-uploader")).unwrap().to_owned();
+    for words in [
+        "--generate-artifacts-metadata",
+        "--repo-url https://gitlab.example.test/g/p",
+        "--started-at 2026-11-21T10:00:00Z",
+        "--metadata-parameter API_KEY",
+    ] {
+        assert!(call.contains(words), "{words}: {call}");
+    }
+    assert!(!call.contains("s3cr3t-value"), "{call}");
+}
+
+#[test]
 fn half_of_a_cache_is_removed_if_asked_for_but_nothing_outside_of_the_project() {
     for shell in SHELLS {
         let machine = Machine::new();

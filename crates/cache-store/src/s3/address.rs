@@ -46,6 +46,13 @@ impl Address {
             None => s3.accelerate && aws || wants_virtual_host(host, bucket, scheme),
         };
         let base = if virtual_host { format!("{scheme}://{bucket}.{server}") } else { url.clone() };
+        if Url::parse(&base).is_err() {
+            return Err(CacheStoreError::Invalid {
+                key: "PathStyle",
+                table: TABLE,
+                why: "the bucket cannot be a part of this server's name; remove the key, or set it to true".to_owned(),
+            });
+        }
         let own = (!aws && !is_aws(host)).then(|| url.trim_end_matches('/').to_owned());
         Ok(Self { base: base.trim_end_matches('/').to_owned(), virtual_host, own })
     }
@@ -153,6 +160,13 @@ mod tests {
         let address = Address::new(&s3("", |_| {}), "b", "cn-north-1").unwrap();
         assert_eq!(address.base, "https://b.s3.dualstack.cn-north-1.amazonaws.com.cn");
         assert_eq!(address.token_service("cn-north-1"), "https://sts.cn-north-1.amazonaws.com.cn");
+    }
+
+    #[test]
+    fn a_bucket_is_no_part_of_an_address() {
+        let server = s3("127.0.0.1:9000", |s3| s3.path_style = Some(false));
+        let error = Address::new(&server, "b", "r").unwrap_err().to_string();
+        assert!(error.starts_with("`PathStyle` in [runners.cache.s3] cannot be used"), "{error}");
     }
 
     #[test_case("user:pass@host"; "with a user")]

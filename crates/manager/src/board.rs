@@ -34,6 +34,7 @@ struct Line {
     state: EntryState,
     why: String,
     requests: Requests,
+    no_room: String,
     errors: Diary,
     executor: Option<Arc<dyn Executor>>,
 }
@@ -116,6 +117,11 @@ impl Board {
         self.entry(index, |line| line.requests = *requests);
     }
 
+    /// Why the executor had no room at the last turn; empty if it had.
+    pub(crate) fn room(&self, index: RunnerIndex, why: &str) {
+        self.entry(index, |line| why.clone_into(&mut line.no_room));
+    }
+
     pub(crate) fn removed(&self, index: RunnerIndex) {
         self.entry(index, |line| line.state = EntryState::Removed);
     }
@@ -166,6 +172,7 @@ impl Line {
             state: EntryState::Starting,
             why: String::new(),
             requests: Requests { healthy: true, ..Requests::default() },
+            no_room: String::new(),
             errors: Diary::default(),
             executor: None,
         }
@@ -183,6 +190,7 @@ impl Line {
             limit: self.limit,
             requests: number(self.requests.in_flight),
             requests_limit: number(self.requests.used_limit),
+            no_room: self.no_room.clone(),
             jobs,
             errors: self.errors.moments(),
             scaling: None,

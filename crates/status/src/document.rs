@@ -66,6 +66,9 @@ pub struct RunnerStatus {
     pub requests: u32,
     /// Most requests at the same time.
     pub requests_limit: u32,
+    /// Why GitLab is not asked for another job now, although the limits would allow one; empty if it is asked.
+    #[serde(default)]
+    pub no_room: String,
     /// Its jobs, by id.
     pub jobs: Vec<JobStatus>,
     /// What failed lately beside its scaler, oldest first.

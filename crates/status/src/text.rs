@@ -121,6 +121,9 @@ fn write_runner(out: &mut String, runner: &RunnerStatus, at: DateTime<Utc>) -> f
             &format!("{health}, {} of {} requests under way", runner.requests, runner.requests_limit),
         )?;
         field(out, "jobs", &jobs(runner))?;
+        if !runner.no_room.is_empty() {
+            field(out, "", &format!("no other job is asked for: {}", line(&runner.no_room)))?;
+        }
     }
     if let Some(scaling) = &runner.scaling {
         write_scaling(out, scaling, at)?;

@@ -52,6 +52,8 @@ pub struct ManagerOptions {
     pub log_observer: Option<Arc<dyn trace::Observer>>,
     /// Serves web terminals into running jobs.
     pub sessions: Option<SessionServer>,
+    /// Take no jobs and store nothing; with [`DryRun`](crate::DryRun) providers nothing is changed at all.
+    pub dry_run: bool,
 }
 
 /// How a manager ended.
@@ -94,6 +96,8 @@ pub struct Manager {
     interrupt: watch::Sender<Option<Arc<str>>>,
     executors: watch::Sender<BTreeMap<String, Arc<dyn Executor>>>,
     initial: Option<Loaded>,
+    /// Decides, and takes no jobs.
+    dry_run: bool,
 }
 
 struct Entry {
@@ -146,6 +150,7 @@ impl ManagerOptions {
             api_observer: None,
             log_observer: None,
             sessions: None,
+            dry_run: false,
         }
     }
 }
@@ -200,6 +205,7 @@ impl Manager {
             interrupt: watch::Sender::new(None),
             executors: watch::Sender::new(BTreeMap::new()),
             initial: Some(options.loaded),
+            dry_run: options.dry_run,
         }
     }
 
@@ -221,8 +227,13 @@ impl Manager {
         self.enter(Phase::Running);
         let mut shutdown = control.shutdown.clone();
         while *shutdown.borrow_and_update() == Shutdown::None {
-            self.ask();
-            let wake = self.dispatcher.wake_at(self.now()).map(|at| self.clock + at);
+            let wake = if self.dry_run {
+                // A job that was taken could not be run.
+                None
+            } else {
+                self.ask();
+                self.dispatcher.wake_at(self.now()).map(|at| self.clock + at)
+            };
             tokio::select! {
                 biased;
                 () = told(&mut shutdown) => {}
@@ -266,6 +277,7 @@ impl Manager {
                 Ok(reservation) => reservation,
                 Err(why) => {
                     tracing::debug!(runner = working.entry.label(), %why, "no free executor");
+                    self.board.room(runner, &why.0);
                     self.reporter.observer.no_room(&working.entry.label());
                     entry.watch.entry.no_room();
                     self.dispatcher.refused(runner, now);
@@ -278,6 +290,7 @@ impl Manager {
                     continue;
                 }
             };
+            self.board.room(runner, "");
             let client = working.client.clone();
             let session = working.session(&self.around);
             let request = working.job_request(&self.around, may_wait, session.as_ref());

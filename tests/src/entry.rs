@@ -78,6 +78,13 @@ impl Entry {
             .policy([("idle_count", 0.into()), ("idle_time", "10m".into())])
     }
 
+    /// An entry of another executor: name and token.
+    #[must_use]
+    pub fn plain(name: &str) -> Self {
+        let entry = Self { table: Table::new(), known: true, local: false };
+        entry.set("name", name).set("token", format!("glrt-{name}-0123456789abcdef"))
+    }
+
     /// Sets a key below `[[runners]]`; dots lead into tables.
     #[must_use]
     pub fn set(mut self, path: &str, value: impl Into<Value>) -> Self {
@@ -96,6 +103,12 @@ impl Entry {
     #[must_use]
     pub fn unknown(self) -> Self {
         Self { known: false, ..self }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.table.get("name").and_then(Value::as_str).unwrap_or_default()
     }
 
     pub(crate) fn token(&self) -> &str {

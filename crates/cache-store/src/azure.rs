@@ -123,12 +123,17 @@ impl Azure {
             "https",
             VERSION,
             "b", // a blob
-            "", // snapshot
-            "", // encryption scope
-            "", "", "", "", "", // headers of the answer
+            "",  // snapshot
+            "",  // encryption scope
+            "",
+            "",
+            "",
+            "",
+            "", // headers of the answer
         ]
         .join("\n");
-        let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap_or_else(|_| unreachable!("any length is good"));
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(key).unwrap_or_else(|_| unreachable!("any length is good"));
         mac.update(to_sign.as_bytes());
         let signature = BASE64_STANDARD.encode(mac.finalize().into_bytes());
         let query = url::form_urlencoded::Serializer::new(String::new())

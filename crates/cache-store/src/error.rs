@@ -23,13 +23,17 @@ pub enum CacheStoreError {
         why: String,
     },
     /// `Type` names no storage.
-    #[error("cache type `{0}` does not exist: write s3, gcs or azure, in lower case, as `Type` in [runners.cache]")]
+    #[error(
+        "cache type `{0}` does not exist: write s3, gcs or azure, in lower case, as `Type` in [runners.cache]"
+    )]
     Type(String),
     /// The key of a cache would leave the folder of its project.
     #[error("the cache key `{0}` leads out of its project and is not used")]
     Key(String),
     /// The cloud was asked where the bucket is, and did not say.
-    #[error("the region of bucket `{bucket}` could not be found out; `BucketLocation` in [runners.cache.s3] saves the question")]
+    #[error(
+        "the region of bucket `{bucket}` could not be found out; `BucketLocation` in [runners.cache.s3] saves the question"
+    )]
     Region {
         /// The bucket.
         bucket: String,

@@ -61,7 +61,8 @@ impl Gcs {
             // The storage itself refuses what is larger.
             headers.extend(upload.limit.map(|limit| ("x-goog-content-length-range", format!("0,{limit}"))));
             for (name, value) in &headers {
-                let value = HeaderValue::try_from(value).map_err(|_| CacheStoreError::Key(upload.key.to_owned()))?;
+                let value =
+                    HeaderValue::try_from(value).map_err(|_| CacheStoreError::Key(upload.key.to_owned()))?;
                 options = options.with_signed_header(HeaderName::from_static(name), value);
             }
         }

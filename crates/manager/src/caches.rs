@@ -26,7 +26,8 @@ impl EntryCaches {
     pub(crate) fn new(entry: &Runner, base: &Path) -> Self {
         let mut cache = entry.cache.clone();
         let gcs = cache.as_mut().and_then(|cache| cache.gcs.as_mut());
-        if let Some(file) = gcs.and_then(|gcs| gcs.credentials_file.as_mut()).filter(|file| !file.is_empty()) {
+        if let Some(file) = gcs.and_then(|gcs| gcs.credentials_file.as_mut()).filter(|file| !file.is_empty())
+        {
             *file = base.join(&*file).display().to_string();
         }
         let store = cache.and_then(|cache| CacheStore::new(&cache, entry.short_token()));
@@ -90,7 +91,8 @@ impl CacheAddresses for EntryCaches {
             }
         };
         // The cause may tell of the manager's machine and account, which is not the job's business.
-        let warning = format!("The runner's cache store cannot be used: {why}. Only caches on this machine are used.");
+        let warning =
+            format!("The runner's cache store cannot be used: {why}. Only caches on this machine are used.");
         SignedCaches { warnings: vec![warning], ..SignedCaches::default() }
     }
 }

@@ -50,7 +50,8 @@ impl Address {
             return Err(CacheStoreError::Invalid {
                 key: "PathStyle",
                 table: TABLE,
-                why: "the bucket cannot be a part of this server's name; remove the key, or set it to true".to_owned(),
+                why: "the bucket cannot be a part of this server's name; remove the key, or set it to true"
+                    .to_owned(),
             });
         }
         let own = (!aws && !is_aws(host)).then(|| url.trim_end_matches('/').to_owned());
@@ -173,6 +174,9 @@ mod tests {
     #[test_case("a b"; "no host")]
     fn a_server_that_is_none_is_named_without_its_text(server: &str) {
         let error = Address::new(&s3(server, |_| {}), "b", "r").unwrap_err().to_string();
-        assert!(error.starts_with("`ServerAddress` in [runners.cache.s3]") && !error.contains(server), "{error}");
+        assert!(
+            error.starts_with("`ServerAddress` in [runners.cache.s3]") && !error.contains(server),
+            "{error}"
+        );
     }
 }

@@ -74,8 +74,7 @@ impl S3 {
                 }
                 (None, None) => {
                     for name in CREDENTIALS {
-                        if let (Ok(key), Ok(value)) =
-                            (name.to_ascii_lowercase().parse(), std::env::var(name))
+                        if let (Ok(key), Ok(value)) = (name.to_ascii_lowercase().parse(), std::env::var(name))
                         {
                             builder = builder.with_config(key, value);
                         }
@@ -115,10 +114,12 @@ impl S3 {
             })?;
             signed.insert(name, value);
         }
-        let options = signed.into_iter().filter_map(|(name, value)| Some((name?, value))).fold(
-            SignedUrlOptions::default(),
-            |options, (name, value)| options.with_signed_header(name, value),
-        );
+        let options = signed
+            .into_iter()
+            .filter_map(|(name, value)| Some((name?, value)))
+            .fold(SignedUrlOptions::default(), |options, (name, value)| {
+                options.with_signed_header(name, value)
+            });
         let url = self.store.signed_url_opts(method, &path(object)?, lifetime, &options).await;
         Ok(Signed { url: url.map_err(CacheStoreError::sign("s3"))?.into(), headers })
     }

@@ -55,7 +55,8 @@ impl AssumedRole {
                 why: "it must begin with `arn:`".to_owned(),
             });
         }
-        let failed = |source| CacheStoreError::Role { role: role.to_owned(), source: RoleError::Call(source) };
+        let failed =
+            |source| CacheStoreError::Role { role: role.to_owned(), source: RoleError::Call(source) };
         let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().map_err(failed)?;
         let room = s3.assume_role_max_concurrency().map_or(WAITING, |most| (most as usize).max(1));
         Ok(Self {

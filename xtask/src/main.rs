@@ -19,6 +19,7 @@ Tasks:
   lint     clippy over every target, warnings are errors
   purity   the pure crates name no runtime, clock, network or randomness
   test     unit, integration, documentation and end-to-end tests
+  embed    a crate of somebody else tests a policy with the core alone, offline
   doc      documentation builds without warnings
   deny     licences, bans and sources of dependencies
 

@@ -83,6 +83,7 @@ pub(crate) enum Command {
     List(cmd::list::ListArguments),
     Unregister(cmd::unregister::UnregisterArguments),
     ResetToken(cmd::reset_token::ResetTokenArguments),
+    Simulate(Box<cmd::simulate::SimulateArguments>),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(cmd::check::ConfigCommand),

@@ -266,7 +266,7 @@ fn top(comparison: &Comparison) -> f64 {
 }
 
 fn ticks(most: f64) -> Vec<f64> {
-    let rough = most / 3.0;
+    let rough = most / 4.0;
     let unit = 10_f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|times| times * unit).find(|step| *step >= rough);
     let step = step.unwrap_or(unit).max(1.0);

@@ -9,6 +9,7 @@ pub(crate) mod list;
 pub(crate) mod register;
 pub(crate) mod reset_token;
 pub(crate) mod run;
+pub(crate) mod simulate;
 pub(crate) mod status;
 pub(crate) mod unregister;
 pub(crate) mod verify;
@@ -30,6 +31,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::ResetToken(options) => reset_token::reset_token(&options, logging),
         Command::Config(check::ConfigCommand::Check(options)) => check::check(&options, logging),
         Command::Lint(options) => check::check(&options.into_check(), logging),
+        Command::Simulate(options) => simulate::simulate(&options, logging),
         Command::Completion(options) => Ok(completion::completion(&options)),
     }
 }

@@ -22,6 +22,7 @@ mod caches;
 mod board;
 mod control;
 mod dispatch;
+mod dry_run;
 mod events;
 mod manager;
 mod numbers;
@@ -30,6 +31,7 @@ mod runner;
 mod watch;
 
 pub use control::{Control, Controlled, Shutdown, control};
+pub use dry_run::DryRun;
 pub use events::{JobLine, Jobs, Observer, Silent};
 pub use manager::{Ended, Manager, ManagerOptions, View};
 pub use providers::{BuiltIn, Providers};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{ArgAction, Args};
 use config::Verdict;
-use manager::{BuiltIn, Manager, ManagerOptions, Providers};
+use manager::{BuiltIn, DryRun, Manager, ManagerOptions, Providers};
 use metrics::{Build, Endpoint, LogCounter, Metrics};
 
 use self::file::{Overrides, Watched};
@@ -51,6 +51,14 @@ pub(crate) struct RunArguments {
     /// Address of the metrics and health server, `host:port`. Wins over the file.
     #[arg(long, env = "LISTEN_ADDRESS", hide_env_values = true, value_name = "ADDRESS")]
     listen_address: Option<String>,
+    /// Decide and log what would be done to instances, and do nothing.
+    ///
+    /// The group is listed, and every decision is logged with its reason. No instance is created, connected to or deleted,
+    /// nothing is stored, and no job is taken from GitLab, because it could not be run: what shows is idle capacity, its
+    /// schedule, and what would become of the instances that are there. Instances that would be created are listed as
+    /// `dry-run-N` and never get ready. To see what jobs would do, use `drover simulate`.
+    #[arg(long)]
+    dry_run: bool,
     /// Folder to run in.
     #[arg(long, short = 'd', value_name = "FOLDER")]
     working_directory: Option<PathBuf>,
@@ -135,6 +143,11 @@ pub(crate) fn run(options: RunArguments, log: &LogArguments) -> Result<Exit, Fai
     manager.base = identity::directory(&path);
     manager.spool = spool.path().to_owned();
     manager.providers = providers;
+    if options.dry_run {
+        tracing::warn!("dry run: no jobs are taken, no instance is created, connected to or deleted");
+        manager.providers = Arc::new(DryRun::new(manager.providers));
+        manager.dry_run = true;
+    }
     manager.local_zone = config::local_zone();
 
     let ending = runtime.block_on(async {

@@ -92,7 +92,13 @@ impl Manager {
     pub(super) fn start(&mut self, index: RunnerIndex, tries: u32) {
         let Some(entry) = self.runners.get_mut(&index).filter(|entry| !entry.removed) else { return };
         entry.starting = true;
-        let (runner, config, around) = (entry.runner.clone(), self.config.clone(), Arc::clone(&self.around));
+        let (mut runner, config, around) = (entry.runner.clone(), self.config.clone(), Arc::clone(&self.around));
+        if self.dry_run
+            && let Some(autoscaler) = &mut runner.autoscaler
+        {
+            // What a dry run makes of the instances must not be remembered.
+            autoscaler.state_storage.get_or_insert_default().enabled = Some(false);
+        }
         let (events, watch) = (self.events.clone(), entry.watch.clone());
         tokio::spawn(async move {
             let outcome = Working::start(runner, &config, &around, &watch).await;

@@ -20,7 +20,11 @@ pub(crate) fn reasons(report: &Report, began: DateTime<Utc>) -> Vec<String> {
         Why::BackoffUntil { until, failures, last } => {
             format!("backing off until {} after {failures} failures, last: {last}", at(until))
         }
-        Why::NoListing
+        Why::CircuitOpen { .. }
+        | Why::Probing { .. }
+        | Why::RemovedByOthers { .. }
+        | Why::Churn { .. }
+        | Why::NoListing
         | Why::ShuttingDown
         | Why::Launching { .. }
         | Why::AtMaxInstances { .. }

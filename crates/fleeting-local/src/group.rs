@@ -246,6 +246,11 @@ impl InstanceGroup for LocalGroup {
         self.shared.changed.notified().await;
     }
 
+    /// No: an instance ends with the process that started it.
+    fn outlives_process(&self) -> bool {
+        false
+    }
+
     /// Waits, within a bound, for deletions under way. Instances stay, for as long as this value does.
     async fn shutdown(&self) -> Result<(), GroupError> {
         tokio::time::timeout(SETTLE, self.settled()).await.map_err(|_| GroupError::Transient {

@@ -154,6 +154,11 @@ impl InstanceGroup for StaticGroup {
         Ok(())
     }
 
+    /// No: the pool starts anew with each process.
+    fn outlives_process(&self) -> bool {
+        false
+    }
+
     async fn shutdown(&self) -> Result<(), GroupError> {
         Ok(())
     }

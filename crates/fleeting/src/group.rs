@@ -119,6 +119,12 @@ pub trait InstanceGroup: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// True if instances live on when the process that uses the group dies, and have the same names for its successor. Then
+    /// what is known of them is kept for a restart.
+    fn outlives_process(&self) -> bool {
+        true
+    }
+
     /// Completes when something may have changed, as a hint to call [`update`](Self::update) at once. Hints may be lost or spurious.
     /// Providers without notifications never complete.
     async fn changed(&self) {

@@ -139,22 +139,21 @@ fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, Fault> {
 
 impl<E: Into<redb::Error>> From<E> for Fault {
     fn from(error: E) -> Self {
-        match error.into() {
-            redb::Error::DatabaseAlreadyOpen => Self::InUse,
-            error @ (redb::Error::Corrupted(_)
-            | redb::Error::UpgradeRequired(_)
-            | redb::Error::TableTypeMismatch { .. }
-            | redb::Error::TableIsMultimap(_)
-            | redb::Error::TypeDefinitionChanged { .. }) => Self::Damaged(error.to_string()),
-            redb::Error::Io(error)
-                if matches!(
-                    error.kind(),
-                    std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof
-                ) =>
-            {
-                Self::Damaged(error.to_string())
-            }
-            error => Self::Disk(error),
+        let error = error.into();
+        if matches!(error, redb::Error::DatabaseAlreadyOpen) {
+            return Self::InUse;
         }
+        let not_a_database = matches!(
+            error,
+            redb::Error::Corrupted(_)
+                | redb::Error::UpgradeRequired(_)
+                | redb::Error::TableTypeMismatch { .. }
+                | redb::Error::TableIsMultimap(_)
+                | redb::Error::TypeDefinitionChanged { .. }
+        );
+        let cut_off = matches!(&error, redb::Error::Io(error)
+            if matches!(error.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof));
+        let damaged = not_a_database || cut_off;
+        if damaged { Self::Damaged(error.to_string()) } else { Self::Disk(error) }
     }
 }

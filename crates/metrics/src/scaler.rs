@@ -279,6 +279,8 @@ impl ScalerObserver for ScalerMetrics {
             }
             Notice::RequestsLost { count } => scaling.requests_lost.add(u64::from(*count)),
             Notice::PolicySwitched { .. } => scaling.policy_switches.inc(),
+            // The gauge of reasons shows it.
+            Notice::CircuitOpened { .. } | Notice::CircuitClosed => {}
         }
     }
 

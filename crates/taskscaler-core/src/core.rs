@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use crate::breaker::{Breaker, Circuit};
 use crate::claims::{Claim, Claims};
 use crate::config::Config;
 use crate::fleet::{Fleet, Rules, Seq};
@@ -15,6 +16,7 @@ use crate::math::{Admission, Refusal};
 use crate::plan::{Event, Notice};
 use crate::policy::{Policy, ScheduleCache};
 use crate::throttle::{Backoff, Bucket, Failure};
+use crate::trouble::Troubles;
 
 /// All state of one scaler. It is changed by events and asked for decisions; it never acts by itself.
 ///
@@ -40,6 +42,8 @@ pub struct Core {
     pub(crate) increase_backoff: Backoff,
     /// Instances that come but do not become usable.
     pub(crate) ready_backoff: Backoff,
+    pub(crate) breaker: Breaker,
+    pub(crate) troubles: Troubles,
     /// How many listings were seen.
     pub(crate) listings: u64,
     pub(crate) shutdown: Option<Shutdown>,
@@ -173,6 +177,8 @@ impl Core {
             tomb_order: VecDeque::new(),
             increase_backoff: Backoff::default(),
             ready_backoff: Backoff::default(),
+            breaker: Breaker::default(),
+            troubles: Troubles::default(),
             listings: 0,
             shutdown: None,
             deletion_failure: None,
@@ -345,6 +351,40 @@ impl Core {
             .max_by_key(|(until, _, _)| *until)
     }
 
+    /// A call to make instances failed.
+    pub(crate) fn increase_failed(&mut self, failure: Failure, now: Now) {
+        let counted = self.increase_backoff.fail(failure, now.tick());
+        self.trip(counted, now);
+    }
+
+    /// An instance came and did not become usable.
+    pub(crate) fn instance_failed(&mut self, failure: Failure, now: Now) {
+        let counted = self.ready_backoff.fail(failure, now.tick());
+        self.trip(counted, now);
+    }
+
+    /// An instance became ready.
+    pub(crate) fn instance_succeeded(&mut self) {
+        self.ready_backoff.succeed();
+        if self.breaker.succeed() {
+            self.notice(Notice::CircuitClosed);
+        }
+    }
+
+    /// The last failure to get an instance, for people.
+    pub(crate) fn last_failure(&self) -> &str {
+        let last = self.ready_backoff.last().or(self.increase_backoff.last());
+        last.map_or("", |failure| failure.message.as_str())
+    }
+
+    fn trip(&mut self, counted: bool, now: Now) {
+        if let Some(until) = self.breaker.fail(counted, now.tick()) {
+            let failures = self.breaker.failures();
+            let last = self.last_failure().to_owned();
+            self.notice(Notice::CircuitOpened { until: now.wall_at(until), failures, last });
+        }
+    }
+
     /// Instances that are on their way to being ready.
     pub(crate) fn coming(&self) -> u32 {
         let tally = self.fleet.tally();
@@ -395,7 +435,7 @@ impl Core {
     }
 
     /// Puts a claim on the best free slot.
-    fn occupy(&mut self, key: &ClaimKey, _now: Now) -> Option<Slot> {
+    fn occupy(&mut self, key: &ClaimKey, now: Now) -> Option<Slot> {
         let seq = self.fleet.best_free()?;
         let slot = self.fleet.edit(seq, |instance| {
             let index = instance.free_index();
@@ -404,6 +444,7 @@ impl Core {
             Slot { instance: instance.id.clone(), index }
         })?;
         self.claims.grant(key, seq, slot.index);
+        self.troubles.job(now.tick());
         Some(slot)
     }
 
@@ -412,6 +453,19 @@ impl Core {
         let coming = i64::from(self.coming()) * i64::from(admission.capacity);
         if admission.available() + coming > 0 {
             return Ok(());
+        }
+        match self.breaker.circuit(now.tick()) {
+            Circuit::Closed => {}
+            Circuit::Open { until } => {
+                let last = self.last_failure().to_owned();
+                return Err(NoCapacity::Backoff { until: now.wall_at(until), last });
+            }
+            // One job is worth the try; the others wait for what comes of it.
+            Circuit::HalfOpen if admission.reserved + admission.pending > 0 => {
+                let last = self.last_failure().to_owned();
+                return Err(NoCapacity::Backoff { until: now.wall_at(now.tick()), last });
+            }
+            Circuit::HalfOpen => {}
         }
         match self.backoff(now.tick()) {
             Some((until, failures, last)) if failures >= HOPELESS => {

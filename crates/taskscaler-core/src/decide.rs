@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::breaker::Circuit;
 use crate::core::{Core, Request};
 use crate::fleet::Seq;
 use crate::ids::{Mono, Now};
@@ -39,6 +40,7 @@ impl Core {
             report.why.push(Why::NoListing);
             return (draft.plan, report);
         }
+        self.troubles.expire(now.tick());
         self.drop_lost_requests(now);
         self.do_due(&mut draft, now);
         let mut report = self.report(now);
@@ -229,22 +231,35 @@ impl Core {
         if missing == 0 {
             return;
         }
+        let circuit = self.breaker.circuit(now.tick());
+        if let Circuit::Open { until } = circuit {
+            let (failures, last) = (self.breaker.failures(), self.last_failure().to_owned());
+            draft.why.push(Why::CircuitOpen { until: now.wall_at(until), failures, last });
+            draft.wake(until);
+            return;
+        }
         if let Some((until, failures, last)) = self.backoff(now.tick()) {
             let last = last.message.clone();
             draft.why.push(Why::BackoffUntil { until: now.wall_at(until), failures, last });
             draft.wake(until);
             return;
         }
-        let missing = match self.config.max_coming {
+        let mut missing = match self.config.max_coming {
             0 => missing,
             most => missing.min(most.saturating_sub(self.coming())),
         };
+        if circuit == Circuit::HalfOpen {
+            let (failures, last) = (self.breaker.failures(), self.last_failure().to_owned());
+            draft.why.push(Why::Probing { failures, last });
+            missing = missing.min(1_u32.saturating_sub(self.coming()));
+        }
         if missing == 0 {
             draft.why.push(Why::WaitingForInstances { count: self.coming() });
             return;
         }
         let count = self.bucket.take(missing, now.tick());
         if count > 0 {
+            self.breaker.probe();
             draft.plan.launch = count;
             draft.why.push(Why::Launching { count, because: demand(report) });
             let request = Request { at: now.tick(), wall: now.wall, confirmed: false };
@@ -347,7 +362,8 @@ impl Core {
         }
         let coming = self.coming();
         let waiting = Why::WaitingForInstances { count: coming };
-        if report.inputs.pending > 0 && coming > 0 && draft.plan.launch == 0 && !draft.why.contains(&waiting) {
+        if report.inputs.pending > 0 && coming > 0 && draft.plan.launch == 0 && !draft.why.contains(&waiting)
+        {
             draft.why.push(waiting);
         }
         let kept = draft.held.take().or_else(|| {
@@ -356,6 +372,15 @@ impl Core {
             self.kept_idle(seq, because)
         });
         draft.why.extend(kept);
+        draft.why.extend(self.troubles.taken_away().map(|(taken, instance)| Why::RemovedByOthers {
+            count: count(taken),
+            instance: instance.clone(),
+        }));
+        draft.why.extend(
+            self.troubles
+                .churn()
+                .map(|(wasted, jobs)| Why::Churn { instances: count(wasted), jobs: count(jobs) }),
+        );
         if report.policy.index.is_none() {
             draft.why.push(Why::NoPolicyMatches);
         }

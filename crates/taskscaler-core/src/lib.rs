@@ -39,6 +39,7 @@
 pub mod go_duration;
 pub mod machine;
 
+mod breaker;
 mod claims;
 mod config;
 mod core;
@@ -54,6 +55,7 @@ mod plan;
 mod policy;
 mod report;
 mod throttle;
+mod trouble;
 mod world;
 
 pub use self::core::{Acquire, Core, Health, NoCapacity, UnknownClaim};

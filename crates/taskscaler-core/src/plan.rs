@@ -147,6 +147,18 @@ pub enum Notice {
         /// How many.
         count: u32,
     },
+    /// Instances keep failing: none is asked for until the moment given, then one at a time until one becomes ready. Said
+    /// once, until [`CircuitClosed`](Self::CircuitClosed).
+    CircuitOpened {
+        /// When the first probe may be made.
+        until: DateTime<Utc>,
+        /// Failures in a row.
+        failures: u32,
+        /// The last one.
+        last: String,
+    },
+    /// An instance became ready after [`CircuitOpened`](Self::CircuitOpened): instances are asked for as usual.
+    CircuitClosed,
     /// Another policy applies.
     PolicySwitched {
         /// Its position in the list; `None` if none matches and the defaults apply.

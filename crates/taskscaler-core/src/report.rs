@@ -105,6 +105,36 @@ pub enum Why {
         /// The last one.
         last: String,
     },
+    /// Instances failed so often in a row that none is asked for (circuit breaker).
+    CircuitOpen {
+        /// When one is tried.
+        until: DateTime<Utc>,
+        /// Failures in a row.
+        failures: u32,
+        /// The last one.
+        last: String,
+    },
+    /// After many failures one instance is tried; more are asked for once one has become ready.
+    Probing {
+        /// Failures in a row.
+        failures: u32,
+        /// The last one.
+        last: String,
+    },
+    /// Somebody else keeps removing instances of the group.
+    RemovedByOthers {
+        /// How many within the last quarter of an hour.
+        count: u32,
+        /// The last of them.
+        instance: InstanceId,
+    },
+    /// Instances are made and removed without running jobs.
+    Churn {
+        /// How many within the last quarter of an hour.
+        instances: u32,
+        /// Jobs that got a slot in that time.
+        jobs: u32,
+    },
     /// Jobs wait for instances that are on their way.
     WaitingForInstances {
         /// How many instances.
@@ -264,7 +294,7 @@ impl fmt::Display for Report {
 
 impl Why {
     /// The names of all reasons, for metrics and documents.
-    pub const NAMES: [&str; 14] = [
+    pub const NAMES: [&str; 18] = [
         "no_listing",
         "shutting_down",
         "launching",
@@ -279,6 +309,10 @@ impl Why {
         "too_young_to_remove",
         "no_policy_matches",
         "nothing_to_do",
+        "circuit_open",
+        "probing",
+        "removed_by_others",
+        "churn",
     ];
 
     /// Its name, one of [`NAMES`](Self::NAMES).
@@ -305,6 +339,10 @@ impl Why {
             Self::TooYoungToRemove { .. } => 11,
             Self::NoPolicyMatches => 12,
             Self::NothingToDo => 13,
+            Self::CircuitOpen { .. } => 14,
+            Self::Probing { .. } => 15,
+            Self::RemovedByOthers { .. } => 16,
+            Self::Churn { .. } => 17,
         }
     }
 
@@ -314,8 +352,12 @@ impl Why {
         match self {
             Self::ThrottledUntil { until, .. }
             | Self::BackoffUntil { until, .. }
+            | Self::CircuitOpen { until, .. }
             | Self::TooYoungToRemove { until, .. } => Some(*until),
             Self::NoListing
+            | Self::Probing { .. }
+            | Self::RemovedByOthers { .. }
+            | Self::Churn { .. }
             | Self::ShuttingDown
             | Self::Launching { .. }
             | Self::AtMaxInstances { .. }
@@ -339,8 +381,12 @@ impl Why {
             | Self::ThrottledUntil { .. }
             | Self::BackoffUntil { .. }
             | Self::GuardExceeded { .. }
+            | Self::CircuitOpen { .. }
+            | Self::Probing { .. }
             | Self::DeletionFailing { .. } => true,
             Self::Launching { .. }
+            | Self::RemovedByOthers { .. }
+            | Self::Churn { .. }
             | Self::WaitingForInstances { .. }
             | Self::Removing { .. }
             | Self::KeptIdle { .. }
@@ -364,6 +410,24 @@ impl fmt::Display for Why {
             Self::BackoffUntil { until, failures, last } => {
                 write!(f, "backing off until {until} after {failures} failures, last: {last}")
             }
+            Self::CircuitOpen { until, failures, last } => {
+                write!(
+                    f,
+                    "no instances are asked for until {until} after {failures} failures in a row, last: {last}"
+                )
+            }
+            Self::Probing { failures, last } => {
+                write!(f, "trying one instance after {failures} failures in a row, last: {last}")
+            }
+            Self::RemovedByOthers { count, instance } => write!(
+                f,
+                "{count} instances were removed by somebody else in the last 15m, last {instance}: look for what else \
+                 manages the group (zone rebalancing, instance refresh, spot reclaims, another runner)"
+            ),
+            Self::Churn { instances, jobs } => write!(
+                f,
+                "{instances} instances were made and went without a job in the last 15m, while {jobs} jobs got one"
+            ),
             Self::WaitingForInstances { count } => write!(f, "waiting for {count} instances on their way"),
             Self::GuardExceeded { acquired, unavailable, places } => write!(
                 f,

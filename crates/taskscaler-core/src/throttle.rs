@@ -132,15 +132,23 @@ impl Bucket {
 // === impl Backoff ===
 
 impl Backoff {
-    pub(crate) fn fail(&mut self, failure: Failure, now: Mono) {
+    /// Returns false for a failure that is taken as one with an earlier one.
+    pub(crate) fn fail(&mut self, failure: Failure, now: Mono) -> bool {
         let advised = failure.retry_after.map(|after| now + after);
-        if self.wait(now).is_none() {
+        let counted = self.wait(now).is_none();
+        if counted {
             self.failures = self.failures.saturating_add(1);
             let delay = Duration::from_secs(1 << (self.failures - 1).min(6)).min(BACKOFF_CAP);
             self.until = Some(now + delay);
         }
         self.until = self.until.max(advised);
         self.last = Some(failure);
+        counted
+    }
+
+    /// The last failure of the row.
+    pub(crate) fn last(&self) -> Option<&Failure> {
+        self.last.as_ref()
     }
 
     pub(crate) fn succeed(&mut self) {

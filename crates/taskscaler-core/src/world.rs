@@ -73,14 +73,11 @@ impl Core {
         }
         self.requests_changed = true;
         match failure {
-            Some(failure) => self.increase_backoff.fail(failure, now.tick()),
-            None if granted < asked => self.increase_backoff.fail(
-                Failure::new(
-                    FailureKind::Transient,
-                    format!("{granted} of {asked} requests for instances were accepted"),
-                ),
-                now.tick(),
-            ),
+            Some(failure) => self.increase_failed(failure, now),
+            None if granted < asked => {
+                let message = format!("{granted} of {asked} requests for instances were accepted");
+                self.increase_failed(Failure::new(FailureKind::Transient, message), now);
+            }
             None => self.increase_backoff.succeed(),
         }
     }
@@ -135,12 +132,12 @@ impl Core {
         let Some(Some(after)) = was_booting else { return };
         match outcome {
             Ok(()) => {
-                self.ready_backoff.succeed();
+                self.instance_succeeded();
                 self.notice(Notice::Ready { id: id.clone(), after });
                 self.assign(now);
             }
             Err(why) => {
-                self.ready_backoff.fail(Failure::new(FailureKind::NotReady, why.clone()), tick);
+                self.instance_failed(Failure::new(FailureKind::NotReady, why.clone()), now);
                 self.drain(seq, Reason::ReadyUpFailed { why }, now);
             }
         }
@@ -369,6 +366,9 @@ impl Core {
             }
         };
         let never_ready = matches!(instance.phase, Phase::Creating { .. } | Phase::Booting { .. });
+        let was_usable =
+            matches!(instance.phase, Phase::Ready { .. } | Phase::Suspect { .. }) || instance.is_busy();
+        let id = instance.id.clone();
         if !asked_to_go {
             let notice = Notice::UnexpectedlyRemoved {
                 id: instance.id.clone(),
@@ -376,6 +376,9 @@ impl Core {
                 slots: instance.slots.iter().map(|(index, key)| (*index, key.clone())).collect(),
             };
             self.notice(notice);
+        }
+        if was_usable && !asked_to_go {
+            self.troubles.taken(id, now.tick());
         }
         if never_ready {
             self.creation_failed("an instance vanished before it was ready", now);
@@ -437,6 +440,9 @@ impl Core {
     fn forget(&mut self, seq: Seq, now: Now) {
         let Some(instance) = self.fleet.remove(seq) else { return };
         let tick = now.tick();
+        if instance.used == 0 && instance.origin == Origin::Requested {
+            self.troubles.wasted(tick);
+        }
         let mut record = record(&instance);
         record.gone = Some(now.wall);
         self.bury(instance.id.clone(), record, tick);
@@ -468,7 +474,7 @@ impl Core {
     }
 
     pub(crate) fn creation_failed(&mut self, what: &str, now: Now) {
-        self.ready_backoff.fail(Failure::new(FailureKind::NotReady, what), now.tick());
+        self.instance_failed(Failure::new(FailureKind::NotReady, what), now);
     }
 
     /// When a healthy instance is checked next.

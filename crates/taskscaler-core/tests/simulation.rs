@@ -14,8 +14,8 @@ use drover_taskscaler_core::{
     Notice, Now, Origin, PhaseName, Plan, Policy, Reason, Report, ScaleThrottle, Seen, SeenState, Slot,
 };
 
-const SEEDS: u64 = 2_000;
-const STEPS: u32 = 300;
+const SEEDS: u64 = 10_000;
+const STEPS: u32 = 500;
 
 #[test]
 fn promises_hold_at_every_step() {
@@ -553,6 +553,8 @@ impl World {
                 | Notice::Running { .. }
                 | Notice::Ready { .. }
                 | Notice::RequestsLost { .. }
+                | Notice::CircuitOpened { .. }
+                | Notice::CircuitClosed
                 | Notice::PolicySwitched { .. } => {}
             }
         }

@@ -18,7 +18,7 @@ use crate::observe::{CallKind, CallOutcome, ProviderCall};
 use crate::provider::{self, Answer, Call, Kind};
 use crate::shared::{Grant, Shared};
 use crate::voice::{Voice, chain, moments, note};
-use crate::{AcquireError, Acquisition, Reservation, Settings, StoreError};
+use crate::{AcquireError, Acquisition, MemoryStore, Reservation, Settings, StoreError};
 
 /// Time for the provider to prepare itself (GitLab Runner gives the construction of a scaler a minute).
 const INIT_DEADLINE: Duration = Duration::from_secs(60);
@@ -59,7 +59,7 @@ impl Taskscaler {
     ///
     /// # Errors
     /// [`StartError`]; nothing runs then.
-    pub async fn start(settings: Settings, group: Arc<dyn InstanceGroup>) -> Result<Self, StartError> {
+    pub async fn start(mut settings: Settings, group: Arc<dyn InstanceGroup>) -> Result<Self, StartError> {
         let began = Instant::now();
         let info =
             provider::bounded(INIT_DEADLINE, "preparing the instance group", group.init(&settings.connector))
@@ -67,8 +67,12 @@ impl Taskscaler {
         let outcome = CallOutcome::of(info.as_ref().err());
         settings.observer.called(&ProviderCall::new(CallKind::Init, outcome, began.elapsed()));
         let info = info.map_err(StartError::Group)?;
-        let ledger = settings.store.load(&info.id).map_err(StartError::Store)?;
         let mut config = settings.core.clone();
+        if !group.outlives_process() {
+            settings.store = Arc::new(MemoryStore::default());
+            config.restores_state = false;
+        }
+        let ledger = settings.store.load(&info.id).map_err(StartError::Store)?;
         config.group_max_size = Some(info.max_size);
         settings.observer.configured(&config);
         let core = Core::new(config, ledger, settings.clock.now());

@@ -53,8 +53,21 @@ impl Voice {
         let mut holding = [false; Why::NAMES.len()];
         for why in &report.why {
             let begins = !self.holding[why.position()];
-            holding[why.position()] = why.holds_back();
-            if matches!(why, Why::Launching { .. }) || (why.holds_back() && begins) {
+            // Every start begins without a listing, so that is not worth a line.
+            holding[why.position()] = why.holds_back() && !matches!(why, Why::NoListing);
+            // An open circuit is a milestone, which is written down by itself.
+            if matches!(why, Why::CircuitOpen { .. } | Why::Probing { .. }) {
+                continue;
+            }
+            if let Why::RemovedByOthers { .. } | Why::Churn { .. } = why {
+                holding[why.position()] = true;
+                if begins {
+                    tracing::warn!(runner = %self.runner, "{why}");
+                    self.note(Kind::Error, why.to_string());
+                }
+                continue;
+            }
+            if matches!(why, Why::Launching { .. }) || (holding[why.position()] && begins) {
                 self.note(Kind::Decision, words::reason(why, report));
             }
         }
@@ -104,6 +117,13 @@ impl Voice {
             }
             Notice::RequestsLost { count } => {
                 tracing::warn!(%runner, count, "requested instances did not appear in time");
+            }
+            Notice::CircuitOpened { until, failures, last } => {
+                let until = until.to_rfc3339();
+                tracing::error!(%runner, failures, until, %last, "instances keep failing: none is asked for until one is tried");
+            }
+            Notice::CircuitClosed => {
+                tracing::info!(%runner, "an instance became ready again: instances are asked for as usual")
             }
             Notice::PolicySwitched { policy, until } => {
                 let until = until.map_or_else(|| "further notice".to_owned(), |until| until.to_rfc3339());
@@ -164,6 +184,16 @@ fn line(notice: &Notice) -> Option<(Kind, String)> {
         }
         Notice::RequestsLost { count } => {
             (Kind::Error, format!("{count} instances that were asked for did not appear in time"))
+        }
+        Notice::CircuitOpened { until, failures, last } => (
+            Kind::Error,
+            format!(
+                "no instances are asked for until {} after {failures} failures in a row, last: {last}",
+                until.to_rfc3339()
+            ),
+        ),
+        Notice::CircuitClosed => {
+            (Kind::Decision, "an instance became ready again: instances are asked for as usual".to_owned())
         }
         Notice::PolicySwitched { policy, until } => {
             let until = until.map_or_else(|| "further notice".to_owned(), |until| until.to_rfc3339());

@@ -21,9 +21,7 @@ pub(crate) fn answer(inner: &Inner, action: &str, query: &Query) -> Result<Xml, 
             let policies = group.options.policies.iter().map(|name| Xml::new().text("PolicyName", name));
             Ok(Xml::new().list("ScalingPolicies", "member", policies))
         }),
-        "DescribeScheduledActions" => {
-            Ok(Xml::new().list("ScheduledUpdateGroupActions", "member", []))
-        }
+        "DescribeScheduledActions" => Ok(Xml::new().list("ScheduledUpdateGroupActions", "member", [])),
         "DescribeWarmPool" => Ok(Xml::new().list("Instances", "member", [])),
         "SetDesiredCapacity" => set_desired(inner, query),
         "TerminateInstanceInAutoScalingGroup" => terminate(inner, query),
@@ -32,8 +30,9 @@ pub(crate) fn answer(inner: &Inner, action: &str, query: &Query) -> Result<Xml, 
             let number = |name| query.number(name).and_then(|number| u32::try_from(number).ok());
             group.options.min = number("MinSize").unwrap_or(group.options.min);
             group.options.max = number("MaxSize").unwrap_or(group.options.max);
-            group.desired =
-                number("DesiredCapacity").unwrap_or(group.desired).clamp(group.options.min, group.options.max);
+            group.desired = number("DesiredCapacity")
+                .unwrap_or(group.desired)
+                .clamp(group.options.min, group.options.max);
             if query.get("NewInstancesProtectedFromScaleIn").is_some() {
                 group.options.protected = query.flag("NewInstancesProtectedFromScaleIn");
             }

@@ -6,7 +6,11 @@ use crate::fault::ErrorAnswer;
 use crate::mock::Inner;
 use crate::server::unknown;
 
-pub(crate) async fn send_ssh_public_key(inner: &Inner, action: &str, body: &[u8]) -> Result<Value, ErrorAnswer> {
+pub(crate) async fn send_ssh_public_key(
+    inner: &Inner,
+    action: &str,
+    body: &[u8],
+) -> Result<Value, ErrorAnswer> {
     if action != "SendSSHPublicKey" {
         return Err(unknown(action));
     }

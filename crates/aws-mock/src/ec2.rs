@@ -26,7 +26,10 @@ pub(crate) fn answer(inner: &Inner, action: &str, query: &Query) -> Result<Xml, 
             let instance = world.instances.get(id).ok_or_else(|| not_found(id))?;
             let group = instance.group.as_ref().and_then(|name| world.groups.get(name));
             let data = group.and_then(|group| group.options.password_data.clone()).unwrap_or_default();
-            Ok(Xml::new().text("instanceId", id).text("timestamp", "2026-01-01T00:00:00Z").text("passwordData", data))
+            Ok(Xml::new()
+                .text("instanceId", id)
+                .text("timestamp", "2026-01-01T00:00:00Z")
+                .text("passwordData", data))
         }),
         "TerminateInstances" => {
             let ids = query.list("InstanceId");
@@ -35,14 +38,19 @@ pub(crate) fn answer(inner: &Inner, action: &str, query: &Query) -> Result<Xml, 
                     return Err(not_found(missing));
                 }
                 for id in &ids {
-                    let cause = "an instance was taken out of service in response to an EC2 instance status check.";
+                    let cause =
+                        "an instance was taken out of service in response to an EC2 instance status check.";
                     world.terminate(id, cause, now, options);
                     if let Some(instance) = world.instances.get_mut(id) {
                         let code = "Client.UserInitiatedShutdown";
                         instance.reason = Some((code.to_owned(), format!("{code}: User initiated shutdown")));
                     }
                 }
-                Ok(Xml::new().list("instancesSet", "item", ids.iter().map(|id| Xml::new().text("instanceId", id))))
+                Ok(Xml::new().list(
+                    "instancesSet",
+                    "item",
+                    ids.iter().map(|id| Xml::new().text("instanceId", id)),
+                ))
             })
         }
         _ => Err(unknown(action)),
@@ -74,9 +82,11 @@ fn instances(world: &World, query: &Query) -> Result<Xml, ErrorAnswer> {
     let page = chosen.iter().skip(from).take(PAGE);
     let next = (from + PAGE < chosen.len()).then_some(from + PAGE);
     let reservations = page.map(|instance| {
-        Xml::new()
-            .text("reservationId", format!("r-{}", instance.id))
-            .list("instancesSet", "item", [one(world, instance)])
+        Xml::new().text("reservationId", format!("r-{}", instance.id)).list(
+            "instancesSet",
+            "item",
+            [one(world, instance)],
+        )
     });
     Ok(Xml::new().list("reservationSet", "item", reservations).maybe("nextToken", next))
 }
@@ -110,11 +120,12 @@ fn one(world: &World, instance: &Instance) -> Xml {
 
 fn statuses(world: &World, query: &Query) -> Xml {
     let filters = query.filters();
-    let chosen = world.instances.values().filter(|instance| instance.stage.ec2().0 == "running").filter(|instance| {
-        filters.iter().all(|(name, values)| {
-            name == "event.code" && instance.event.as_ref().is_some_and(|event| values.contains(event))
-        })
-    });
+    let chosen =
+        world.instances.values().filter(|instance| instance.stage.ec2().0 == "running").filter(|instance| {
+            filters.iter().all(|(name, values)| {
+                name == "event.code" && instance.event.as_ref().is_some_and(|event| values.contains(event))
+            })
+        });
     let lines = chosen.map(|instance| {
         let events = instance.event.iter().map(|code| {
             Xml::new()
@@ -133,18 +144,19 @@ fn statuses(world: &World, query: &Query) -> Xml {
 
 fn spot_requests(world: &World, query: &Query) -> Xml {
     let filters = query.filters();
-    let chosen = world.instances.values().filter(|instance| instance.stage.is_live()).filter_map(|instance| {
-        let group = instance.group.as_ref().and_then(|name| world.groups.get(name))?;
-        let code = instance.spot_mark.clone().unwrap_or_else(|| "fulfilled".to_owned());
-        let wanted = filters.iter().all(|(name, values)| name == "status-code" && values.contains(&code));
-        (group.options.spot && wanted).then(|| {
-            Xml::new()
-                .text("spotInstanceRequestId", format!("sir-{}", instance.id))
-                .text("instanceId", &instance.id)
-                .text("state", "active")
-                .inner("status", Xml::new().text("code", code))
-        })
-    });
+    let chosen =
+        world.instances.values().filter(|instance| instance.stage.is_live()).filter_map(|instance| {
+            let group = instance.group.as_ref().and_then(|name| world.groups.get(name))?;
+            let code = instance.spot_mark.clone().unwrap_or_else(|| "fulfilled".to_owned());
+            let wanted = filters.iter().all(|(name, values)| name == "status-code" && values.contains(&code));
+            (group.options.spot && wanted).then(|| {
+                Xml::new()
+                    .text("spotInstanceRequestId", format!("sir-{}", instance.id))
+                    .text("instanceId", &instance.id)
+                    .text("state", "active")
+                    .inner("status", Xml::new().text("code", code))
+            })
+        });
     Xml::new().list("spotInstanceRequestSet", "item", chosen)
 }
 

@@ -52,12 +52,19 @@ impl Fault {
         match self {
             Self::AccessDenied if ec2 => ErrorAnswer {
                 status: 403,
-                ..ErrorAnswer::new("UnauthorizedOperation", "You are not authorized to perform this operation.")
+                ..ErrorAnswer::new(
+                    "UnauthorizedOperation",
+                    "You are not authorized to perform this operation.",
+                )
             },
             Self::AccessDenied => ErrorAnswer {
                 status: 403,
                 ..ErrorAnswer::new(
-                    if matches!(service, Service::InstanceConnect) { "AccessDeniedException" } else { "AccessDenied" },
+                    if matches!(service, Service::InstanceConnect) {
+                        "AccessDeniedException"
+                    } else {
+                        "AccessDenied"
+                    },
                     format!(
                         "User: arn:aws:iam::123456789012:user/runner is not authorized to perform: {}:{action}",
                         service.prefix()
@@ -69,19 +76,30 @@ impl Fault {
                 ..ErrorAnswer::new("RequestLimitExceeded", "Request limit exceeded.")
             },
             Self::Throttled => ErrorAnswer::new(
-                if matches!(service, Service::InstanceConnect) { "ThrottlingException" } else { "Throttling" },
+                if matches!(service, Service::InstanceConnect) {
+                    "ThrottlingException"
+                } else {
+                    "Throttling"
+                },
                 "Rate exceeded",
             ),
             Self::ExpiredToken => ErrorAnswer {
                 status: 403,
                 ..ErrorAnswer::new(
-                    if matches!(service, Service::InstanceConnect) { "ExpiredTokenException" } else { "ExpiredToken" },
+                    if matches!(service, Service::InstanceConnect) {
+                        "ExpiredTokenException"
+                    } else {
+                        "ExpiredToken"
+                    },
                     "The security token included in the request is expired",
                 )
             },
             Self::Internal => ErrorAnswer {
                 status: 500,
-                ..ErrorAnswer::new("InternalFailure", "The request processing has failed due to an internal error.")
+                ..ErrorAnswer::new(
+                    "InternalFailure",
+                    "The request processing has failed due to an internal error.",
+                )
             },
             Self::Answer(answer) => answer.clone(),
         }

@@ -329,9 +329,10 @@ impl Inner {
     pub(crate) fn arrived(&self, service: Service, action: &str) -> Result<(), ErrorAnswer> {
         let mut shared = self.shared();
         *shared.calls.entry(action.to_owned()).or_default() += 1;
-        let hit = shared.faults.iter_mut().find(|fault| {
-            (fault.action == action || fault.action == "*") && fault.left != Some(0)
-        });
+        let hit = shared
+            .faults
+            .iter_mut()
+            .find(|fault| (fault.action == action || fault.action == "*") && fault.left != Some(0));
         let Some(hit) = hit else { return Ok(()) };
         hit.left = hit.left.map(|left| left - 1);
         Err(hit.fault.answer(service, action))

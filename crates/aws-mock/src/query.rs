@@ -27,7 +27,8 @@ impl Query {
     pub(crate) fn list(&self, name: &str) -> Vec<String> {
         let mut values = Vec::new();
         for number in 1.. {
-            let value = self.get(&format!("{name}.member.{number}")).or(self.get(&format!("{name}.{number}")));
+            let value =
+                self.get(&format!("{name}.member.{number}")).or(self.get(&format!("{name}.{number}")));
             match value {
                 Some(value) => values.push(value.to_owned()),
                 None => break,

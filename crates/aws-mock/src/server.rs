@@ -57,15 +57,16 @@ async fn json(inner: &Inner, action: &str, body: &[u8]) -> Response {
 fn query(inner: &Inner, headers: &HeaderMap, query: &Query) -> Response {
     let action = query.get("Action").unwrap_or_default();
     let service = service_of(action, headers);
-    let outcome = signed(headers).and_then(|()| inner.arrived(service, action)).and_then(|()| match service {
-        Service::AutoScaling => autoscaling::answer(inner, action, query),
-        Service::Ec2 => ec2::answer(inner, action, query),
-        Service::Sts => Ok(Xml::new()
-            .text("Arn", "arn:aws:iam::123456789012:user/runner")
-            .text("UserId", "AIDAEXAMPLE")
-            .text("Account", "123456789012")),
-        Service::InstanceConnect => Err(unknown(action)),
-    });
+    let outcome =
+        signed(headers).and_then(|()| inner.arrived(service, action)).and_then(|()| match service {
+            Service::AutoScaling => autoscaling::answer(inner, action, query),
+            Service::Ec2 => ec2::answer(inner, action, query),
+            Service::Sts => Ok(Xml::new()
+                .text("Arn", "arn:aws:iam::123456789012:user/runner")
+                .text("UserId", "AIDAEXAMPLE")
+                .text("Account", "123456789012")),
+            Service::InstanceConnect => Err(unknown(action)),
+        });
     let kind = [(header::CONTENT_TYPE, "text/xml")];
     match (outcome, service) {
         (Ok(body), Service::Ec2) => {
@@ -82,8 +83,10 @@ fn query(inner: &Inner, headers: &HeaderMap, query: &Query) -> Response {
         }
         (Err(error), Service::Ec2) => {
             let error_xml = Xml::new().text("Code", &error.code).text("Message", &error.message);
-            let body = Xml::new()
-                .inner("Response", Xml::new().list("Errors", "Error", [error_xml]).text("RequestID", REQUEST_ID));
+            let body = Xml::new().inner(
+                "Response",
+                Xml::new().list("Errors", "Error", [error_xml]).text("RequestID", REQUEST_ID),
+            );
             (status(error.status), kind, body.into_string()).into_response()
         }
         (Err(error), Service::AutoScaling | Service::Sts | Service::InstanceConnect) => {

@@ -100,7 +100,9 @@ impl Stage {
 
     fn until(self) -> Option<DateTime<Utc>> {
         match self {
-            Self::Pending(at) | Self::PendingWait(at) | Self::TerminatingWait(at) | Self::Terminating(at) => Some(at),
+            Self::Pending(at) | Self::PendingWait(at) | Self::TerminatingWait(at) | Self::Terminating(at) => {
+                Some(at)
+            }
             Self::InService | Self::Terminated => None,
         }
     }
@@ -122,9 +124,9 @@ impl Group {
 
 impl World {
     pub(crate) fn members<'a>(&'a self, group: &'a str) -> impl Iterator<Item = &'a Instance> {
-        self.instances
-            .values()
-            .filter(move |instance| instance.group.as_deref() == Some(group) && instance.stage != Stage::Terminated)
+        self.instances.values().filter(move |instance| {
+            instance.group.as_deref() == Some(group) && instance.stage != Stage::Terminated
+        })
     }
 
     /// Lets everything happen that is due.
@@ -148,10 +150,17 @@ impl World {
     }
 
     /// Makes an instance. `group`: whose member it is.
-    pub(crate) fn launch(&mut self, group: Option<&str>, zone: &str, now: DateTime<Utc>, boot: Duration) -> String {
+    pub(crate) fn launch(
+        &mut self,
+        group: Option<&str>,
+        zone: &str,
+        now: DateTime<Utc>,
+        boot: Duration,
+    ) -> String {
         self.next += 1;
         let id = format!("i-{:017x}", self.next);
-        let protected = group.and_then(|name| self.groups.get(name)).is_some_and(|group| group.options.protected);
+        let protected =
+            group.and_then(|name| self.groups.get(name)).is_some_and(|group| group.options.protected);
         self.instances.insert(
             id.clone(),
             Instance {
@@ -226,7 +235,12 @@ impl World {
             .map(|instance| instance.id.clone())
             .collect();
         for id in sick {
-            self.terminate(&id, "an instance was taken out of service in response to an EC2 health check.", now, options);
+            self.terminate(
+                &id,
+                "an instance was taken out of service in response to an EC2 health check.",
+                now,
+                options,
+            );
         }
     }
 
@@ -236,7 +250,8 @@ impl World {
         if group.suspended("Terminate") {
             return;
         }
-        let (desired, live) = (group.desired as usize, self.members(name).filter(|i| i.stage.is_live()).count());
+        let (desired, live) =
+            (group.desired as usize, self.members(name).filter(|i| i.stage.is_live()).count());
         let spare: Vec<String> = self
             .members(name)
             .filter(|instance| instance.stage.is_live() && !instance.protected)

@@ -182,7 +182,14 @@ impl ConnectInfo {
     /// Information about `instance` with no address yet.
     #[must_use]
     pub fn new(instance: impl Into<String>, settings: ConnectorSettings) -> Self {
-        Self { instance: instance.into(), external_addr: None, internal_addr: None, settings, expires: None, renewal: None }
+        Self {
+            instance: instance.into(),
+            external_addr: None,
+            internal_addr: None,
+            settings,
+            expires: None,
+            renewal: None,
+        }
     }
 }
 

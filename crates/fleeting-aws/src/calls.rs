@@ -59,8 +59,13 @@ impl Clients {
 
     /// Maintenance that AWS has scheduled, by instance: one paged call, however many instances the account has.
     pub(crate) async fn scheduled_events(&self) -> Result<BTreeMap<InstanceId, String>, GroupError> {
-        const CODES: [&str; 5] =
-            ["instance-retirement", "instance-stop", "instance-reboot", "system-reboot", "system-maintenance"];
+        const CODES: [&str; 5] = [
+            "instance-retirement",
+            "instance-stop",
+            "instance-reboot",
+            "system-reboot",
+            "system-maintenance",
+        ];
         let codes = CODES.iter().map(|code| (*code).to_owned()).collect();
         let filter = Filter::builder().name("event.code").set_values(Some(codes)).build();
         let mut events = BTreeMap::new();
@@ -116,7 +121,8 @@ impl Clients {
 pub(crate) fn details(instance: &Instance) -> Details {
     let architecture = instance.architecture().map_or("x86_64", |architecture| architecture.as_str());
     // EC2 writes `windows`, its published description `Windows`.
-    let windows = instance.platform().is_some_and(|platform| platform.as_str().eq_ignore_ascii_case("windows"));
+    let windows =
+        instance.platform().is_some_and(|platform| platform.as_str().eq_ignore_ascii_case("windows"));
     let os = match (architecture.ends_with("_mac"), windows) {
         (true, _) => Os::Darwin,
         (false, true) => Os::Windows,

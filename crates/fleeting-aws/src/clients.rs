@@ -69,7 +69,8 @@ impl Clients {
         }
         let sdk = loader.load().await;
         let Some(region) = sdk.region().map(|region| region.as_ref().to_owned()) else {
-            let message = "no AWS region is known: set plugin_config.region, AWS_REGION, or `region` in the profile";
+            let message =
+                "no AWS region is known: set plugin_config.region, AWS_REGION, or `region` in the profile";
             return Err(GroupError::Configuration { message: message.to_owned() });
         };
         let provider = sdk.credentials_provider().ok_or_else(|| no_credentials("none are configured"))?;

@@ -56,7 +56,8 @@ impl AwsConfig {
 
     /// Makes sure that the configured files can be read, before the SDK skips them in silence.
     pub(crate) fn check_files(&self) -> Result<(), GroupError> {
-        for (key, file) in [("config_file", &self.config_file), ("credentials_file", &self.credentials_file)] {
+        for (key, file) in [("config_file", &self.config_file), ("credentials_file", &self.credentials_file)]
+        {
             let Some(file) = file else { continue };
             if let Err(error) = std::fs::File::open(file) {
                 let file = file.display();

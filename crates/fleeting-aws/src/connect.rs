@@ -1,10 +1,8 @@
 //! How an instance is reached: address, system, login.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use aws_sdk_ec2instanceconnect::error::ProvideErrorMetadata as _;
 use fleeting::{
     ConnectInfo, ConnectorSettings, GroupError, InstanceId, Os, Protocol, Renewal, RenewalError, SecretString,
 };
@@ -16,6 +14,9 @@ use crate::state::Details;
 
 /// How long EC2 Instance Connect has an instance accept a key.
 const KEY_LIFE: Duration = Duration::from_secs(60);
+
+/// How long a key that cannot be pushed is taken for known to the instance, before pushing is tried again.
+const WITHOUT_PUSH: Duration = Duration::from_secs(3600);
 
 /// Between two questions for a Windows password.
 const PASSWORD_INTERVAL: Duration = Duration::from_secs(5);
@@ -47,31 +48,27 @@ pub(crate) fn addressed(id: &InstanceId, fixed: &ConnectorSettings, details: &De
 pub(crate) struct Pusher {
     clients: Arc<Clients>,
     login: Arc<Login>,
-    /// Groups of words that were said once.
-    said: Mutex<BTreeSet<&'static str>>,
+    /// That keys cannot be pushed was said.
+    said: Mutex<bool>,
 }
 
 // === impl Pusher ===
 
 impl Pusher {
     pub(crate) fn new(clients: Arc<Clients>, login: Arc<Login>) -> Self {
-        Self { clients, login, said: Mutex::new(BTreeSet::new()) }
+        Self { clients, login, said: Mutex::new(false) }
     }
 
     /// Gives the connection info the key, and has it pushed right before each login: a pushed key lives for a minute.
     /// With `best_effort` the instance may well accept the key without being told.
-    pub(crate) fn equip(
-        self: &Arc<Self>,
-        info: &mut ConnectInfo,
-        zone: &str,
-        best_effort: bool,
-    ) {
+    pub(crate) fn equip(self: &Arc<Self>, info: &mut ConnectInfo, zone: &str, best_effort: bool) {
         info.settings.key_pem = Some(self.login.key_pem.clone());
         let user = info.settings.username.clone().unwrap_or_default();
         let (pusher, instance, zone) = (self.clone(), info.instance.clone(), zone.to_owned());
         info.expires = Some(SystemTime::UNIX_EPOCH);
         info.renewal = Some(Renewal::new(move || {
-            let (pusher, instance, zone, user) = (pusher.clone(), instance.clone(), zone.clone(), user.clone());
+            let (pusher, instance, zone, user) =
+                (pusher.clone(), instance.clone(), zone.clone(), user.clone());
             async move { pusher.push(&instance, &zone, &user, best_effort).await }
         }));
     }
@@ -96,20 +93,18 @@ impl Pusher {
             .send()
             .await;
         let Err(error) = answer else { return Ok(asked + KEY_LIFE) };
-        let code = error.as_service_error().and_then(|error| error.code()).unwrap_or_default().to_owned();
-        match classify(ACTION, &error) {
-            GroupError::NotFound { what } => Err(RenewalError::Gone(what)),
-            error @ (GroupError::Denied { .. } | GroupError::Unsupported { .. } | GroupError::Configuration { .. })
-                if best_effort =>
-            {
-                let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-                if said.insert("denied") {
-                    tracing::info!(%error, code, "key_path is used without EC2 Instance Connect");
-                }
-                Ok(asked + Duration::from_secs(3600))
-            }
-            error => Err(RenewalError::Failed(error.to_string())),
+        let error = classify(ACTION, &error);
+        if let GroupError::NotFound { what } = error {
+            return Err(RenewalError::Gone(what));
         }
+        if !(best_effort && error.needs_operator()) {
+            return Err(RenewalError::Failed(error.to_string()));
+        }
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::mem::replace(&mut *said, true) {
+            tracing::info!(%error, "key_path is used without EC2 Instance Connect");
+        }
+        Ok(asked + WITHOUT_PUSH)
     }
 }
 

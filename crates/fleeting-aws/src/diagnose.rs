@@ -78,15 +78,20 @@ pub(crate) fn of_settings(group: &AutoScalingGroup) -> Vec<Finding> {
     let update = |rest: &str| {
         format!("aws autoscaling update-auto-scaling-group --auto-scaling-group-name {name} {rest}")
     };
-    let warning = |check: &str, what: String| Finding::new(Severity::Warning, format!("aws/group/{check}"), what);
-    let notice = |check: &str, what: String| Finding::new(Severity::Notice, format!("aws/group/{check}"), what);
+    let warning =
+        |check: &str, what: String| Finding::new(Severity::Warning, format!("aws/group/{check}"), what);
+    let notice =
+        |check: &str, what: String| Finding::new(Severity::Notice, format!("aws/group/{check}"), what);
     let mut findings = Vec::new();
 
     if group.new_instances_protected_from_scale_in() != Some(true) {
         findings.push(
-            warning("scale-in-protection", format!("new instances of `{name}` are not protected from scale-in"))
-                .leads_to("AWS may end instances that run jobs whenever it lowers the group's size")
-                .repair(update("--new-instances-protected-from-scale-in")),
+            warning(
+                "scale-in-protection",
+                format!("new instances of `{name}` are not protected from scale-in"),
+            )
+            .leads_to("AWS may end instances that run jobs whenever it lowers the group's size")
+            .repair(update("--new-instances-protected-from-scale-in")),
         );
     }
     let suspended = |process: &str| {
@@ -134,7 +139,9 @@ pub(crate) fn of_settings(group: &AutoScalingGroup) -> Vec<Finding> {
     if min > 0 {
         findings.push(
             warning("min-size", format!("the min size of `{name}` is {min}"))
-                .leads_to(format!("the last {min} instances cannot be ended: used up ones stay, and cost money"))
+                .leads_to(format!(
+                    "the last {min} instances cannot be ended: used up ones stay, and cost money"
+                ))
                 .repair(update("--min-size 0")),
         );
     }
@@ -159,15 +166,20 @@ pub(crate) fn of_settings(group: &AutoScalingGroup) -> Vec<Finding> {
             .unwrap_or(100);
         if on_demand < 100 {
             findings.push(
-                notice("spot", format!("`{name}` starts {} % spot instances", 100 - on_demand))
-                    .leads_to("AWS may take them with two minutes' notice; their jobs then fail and can be retried"),
+                notice("spot", format!("`{name}` starts {} % spot instances", 100 - on_demand)).leads_to(
+                    "AWS may take them with two minutes' notice; their jobs then fail and can be retried",
+                ),
             );
         }
         if group.instances().iter().any(|instance| instance.weighted_capacity().is_some()) {
             findings.push(
                 warning("weights", format!("instance types of `{name}` have weights"))
-                    .leads_to("the desired capacity does not count instances, so too few or too many are started")
-                    .repair("remove WeightedCapacity from the overrides of the group's mixed instances policy"),
+                    .leads_to(
+                        "the desired capacity does not count instances, so too few or too many are started",
+                    )
+                    .repair(
+                        "remove WeightedCapacity from the overrides of the group's mixed instances policy",
+                    ),
             );
         }
     }
@@ -204,7 +216,8 @@ async fn permissions(clients: &Clients, group: &AutoScalingGroup, name: &str) ->
         if finding.severity == Severity::Error {
             // A policy that allows it for this group only refuses an instance of no group.
             finding.severity = Severity::Notice;
-            finding.leads_to = "if the policy lacks it also for this group, no instance is ever ended".to_owned();
+            finding.leads_to =
+                "if the policy lacks it also for this group, no instance is ever ended".to_owned();
         }
         findings.push(finding);
     }
@@ -265,8 +278,11 @@ async fn others(clients: &Clients, name: &str, drifts: u64) -> Vec<Finding> {
             );
         }
     }
-    if let Ok(answer) = clients.autoscaling.describe_scheduled_actions().auto_scaling_group_name(name).send().await {
-        for action in answer.scheduled_update_group_actions().iter().filter_map(|a| a.scheduled_action_name()) {
+    if let Ok(answer) =
+        clients.autoscaling.describe_scheduled_actions().auto_scaling_group_name(name).send().await
+    {
+        for action in answer.scheduled_update_group_actions().iter().filter_map(|a| a.scheduled_action_name())
+        {
             findings.push(
                 Finding::new(
                     Severity::Warning,
@@ -281,7 +297,9 @@ async fn others(clients: &Clients, name: &str, drifts: u64) -> Vec<Finding> {
             );
         }
     }
-    if let Ok(answer) = clients.autoscaling.describe_lifecycle_hooks().auto_scaling_group_name(name).send().await {
+    if let Ok(answer) =
+        clients.autoscaling.describe_lifecycle_hooks().auto_scaling_group_name(name).send().await
+    {
         for hook in answer.lifecycle_hooks() {
             let transition = hook.lifecycle_transition().unwrap_or_default();
             let (hook, seconds) =
@@ -304,7 +322,9 @@ async fn others(clients: &Clients, name: &str, drifts: u64) -> Vec<Finding> {
             Finding::new(
                 Severity::Warning,
                 "aws/group/another-manager",
-                format!("the desired capacity of `{name}` was changed from outside {drifts} times since the start"),
+                format!(
+                    "the desired capacity of `{name}` was changed from outside {drifts} times since the start"
+                ),
             )
             .leads_to("two managers on one group end each other's instances")
             .repair("give each runner entry a group of its own"),

@@ -51,7 +51,10 @@ pub(crate) fn of_code(action: &'static str, code: &str, words: &str) -> GroupErr
         | "RequestLimitExceeded"
         | "EC2ThrottledException"
         | "SlowDown" => GroupError::Throttled { message: said(), retry_after: Some(AFTER_THROTTLING) },
-        "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "Client.UnauthorizedOperation" => {
+        "AccessDenied"
+        | "AccessDeniedException"
+        | "UnauthorizedOperation"
+        | "Client.UnauthorizedOperation" => {
             GroupError::Denied { message: format!("the IAM policy lacks {action}: {words} ({code})") }
         }
         "AuthFailure" | "OptInRequired" => GroupError::Denied { message: said() },
@@ -71,8 +74,7 @@ pub(crate) fn of_code(action: &'static str, code: &str, words: &str) -> GroupErr
         | "EC2InstanceStateInvalidException" => GroupError::NotFound { what: said() },
         "ValidationError" if is_limit(words) => GroupError::LimitReached { message: said() },
         "ValidationError" if words.contains("not found") => GroupError::NotFound { what: said() },
-        _ => launch_failure(code, words)
-            .unwrap_or_else(|| GroupError::Transient { message: said() }),
+        _ => launch_failure(code, words).unwrap_or_else(|| GroupError::Transient { message: said() }),
     }
 }
 
@@ -149,7 +151,9 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
 }
 
 fn is_limit(words: &str) -> bool {
-    words.contains("above max value") || words.contains("min size constraint") || words.contains("below min value")
+    words.contains("above max value")
+        || words.contains("min size constraint")
+        || words.contains("below min value")
 }
 
 #[cfg(test)]
@@ -174,8 +178,16 @@ mod tests {
             ("ExpiredToken", "", "denied"),
             ("InsufficientInstanceCapacity", "", "no capacity"),
             ("VcpuLimitExceeded", "", "limit"),
-            ("ValidationError", "New SetDesiredCapacity value 1 is above max value 0 for the AutoScalingGroup.", "limit"),
-            ("ValidationError", "AutoScalingGroup name not found - AutoScalingGroup 'x' not found", "not found"),
+            (
+                "ValidationError",
+                "New SetDesiredCapacity value 1 is above max value 0 for the AutoScalingGroup.",
+                "limit",
+            ),
+            (
+                "ValidationError",
+                "AutoScalingGroup name not found - AutoScalingGroup 'x' not found",
+                "not found",
+            ),
             ("InternalFailure", "", "transient"),
             ("InvalidAMIID.NotFound", "", "transient"),
         ] {

@@ -140,7 +140,9 @@ impl AwsGroup {
         for instance in &found {
             let known = details(instance);
             // An address may come later than the state.
-            if let Some(id) = instance.instance_id().filter(|_| known.private.is_some() || known.public.is_some()) {
+            if let Some(id) =
+                instance.instance_id().filter(|_| known.private.is_some() || known.public.is_some())
+            {
                 state.details.insert(InstanceId::from(id), known);
             }
         }
@@ -271,33 +273,28 @@ impl AwsGroup {
             .should_decrement_desired_capacity(true)
             .send()
             .await;
-        match answer {
-            Ok(_) => {
-                let mut state = self.state();
-                state.ordered.insert(id.clone());
-                state.size.lowered_by_one(Instant::now());
-                Ok(())
-            }
-            Err(error) => {
-                match classify("autoscaling:TerminateInstanceInAutoScalingGroup", &error) {
-                    // It went by itself in between.
-                    GroupError::NotFound { .. } => Ok(()),
-                    GroupError::LimitReached { message } => Err(GroupError::LimitReached {
-                        message: format!(
-                            "{message} (lower it: aws autoscaling update-auto-scaling-group --auto-scaling-group-name {} \
-                             --min-size 0)",
-                            self.name()
-                        ),
-                    }),
-                    error => Err(error),
-                }
-            }
+        let Err(error) = answer else {
+            let mut state = self.state();
+            state.ordered.insert(id.clone());
+            state.size.lowered_by_one(Instant::now());
+            return Ok(());
+        };
+        let error = classify("autoscaling:TerminateInstanceInAutoScalingGroup", &error);
+        if let GroupError::LimitReached { message } = error {
+            let name = self.name();
+            let lower = "aws autoscaling update-auto-scaling-group --min-size 0 --auto-scaling-group-name";
+            return Err(GroupError::LimitReached {
+                message: format!("{message} (lower it: {lower} {name})"),
+            });
         }
+        // It went by itself in between.
+        if matches!(error, GroupError::NotFound { .. }) { Ok(()) } else { Err(error) }
     }
 
     /// A member's details: those of the last listing, or asked for now.
     async fn details_of(&self, clients: &Clients, id: &InstanceId) -> Result<Details, GroupError> {
-        let not_found = || GroupError::NotFound { what: format!("instance `{id}` in group `{}`", self.name()) };
+        let not_found =
+            || GroupError::NotFound { what: format!("instance `{id}` in group `{}`", self.name()) };
         let listed = |state: &State| {
             let members = state.members.as_ref()?;
             let member = members.get(id)?;
@@ -435,7 +432,8 @@ impl InstanceGroup for AwsGroup {
             }
         }
         drop(ending);
-        let done = ids.iter().zip(accepted).filter(|(_, accepted)| *accepted).map(|(id, _)| id.clone()).collect();
+        let done =
+            ids.iter().zip(accepted).filter(|(_, accepted)| *accepted).map(|(id, _)| id.clone()).collect();
         if error.is_none() && !foreign.is_empty() {
             let what = format!("instance {} in group `{}`", foreign.join(", "), self.name());
             error = Some(GroupError::NotFound { what });
@@ -481,7 +479,9 @@ impl InstanceGroup for AwsGroup {
         match member.lifecycle.as_str() {
             // A member that is ending still serves its job; that no other goes there is told by the listing.
             "InService" | "Terminating:Wait" | "EnteringStandby" | "Detaching" => Ok(()),
-            state => Err(HeartbeatError::Unhealthy(format!("its lifecycle state is {state} ({})", member.zone))),
+            state => {
+                Err(HeartbeatError::Unhealthy(format!("its lifecycle state is {state} ({})", member.zone)))
+            }
         }
     }
 
@@ -497,9 +497,9 @@ impl InstanceGroup for AwsGroup {
         );
         let activity = activities.ok().and_then(|activities| {
             let mut ends = activities.iter().filter(|activity| {
-                activity.description().is_some_and(|text| {
-                    text.starts_with("Terminating") && text.contains(id.as_str())
-                })
+                activity
+                    .description()
+                    .is_some_and(|text| text.starts_with("Terminating") && text.contains(id.as_str()))
             });
             ends.next().and_then(|activity| activity.cause().map(|cause| cause.trim().to_owned()))
         });

@@ -17,37 +17,25 @@ pub(crate) struct Standing {
 pub(crate) fn standing(lifecycle: &LifecycleState, health: &str, ordered: bool) -> Option<Standing> {
     let doomed = |why: &str| Some(Standing { state: InstanceState::Running, doomed: Some(why.to_owned()) });
     let plain = |state| Some(Standing { state, doomed: None });
-    match lifecycle {
-        LifecycleState::Detached
-        | LifecycleState::Standby
-        | LifecycleState::TerminatingRetained
-        | LifecycleState::WarmedHibernated
-        | LifecycleState::WarmedPending
-        | LifecycleState::WarmedPendingProceed
-        | LifecycleState::WarmedPendingRetained
-        | LifecycleState::WarmedPendingWait
-        | LifecycleState::WarmedRunning
-        | LifecycleState::WarmedStopped
-        | LifecycleState::WarmedTerminated
-        | LifecycleState::WarmedTerminating
-        | LifecycleState::WarmedTerminatingProceed
-        | LifecycleState::WarmedTerminatingRetained
-        | LifecycleState::WarmedTerminatingWait => None,
-        LifecycleState::InService if ordered => plain(InstanceState::Deleting),
-        LifecycleState::InService if health.eq_ignore_ascii_case("unhealthy") => {
+    // By name: AWS adds states, and the SDK's list of them is open.
+    match lifecycle.as_str() {
+        "Detached" | "Standby" | "Terminating:Retained" => None,
+        // Members of a warm pool are no capacity, and the group ends them by itself.
+        warm if warm.starts_with("Warmed:") => None,
+        "InService" if ordered => plain(InstanceState::Deleting),
+        "InService" if health.eq_ignore_ascii_case("unhealthy") => {
             doomed("the group holds it for unhealthy and will replace it")
         }
-        LifecycleState::InService => plain(InstanceState::Running),
-        LifecycleState::TerminatingWait if !ordered => {
+        "InService" => plain(InstanceState::Running),
+        "Terminating:Wait" if !ordered => {
             doomed("the group is ending it; a lifecycle hook holds it until its timeout")
         }
-        LifecycleState::Terminating
-        | LifecycleState::TerminatingProceed
-        | LifecycleState::TerminatingWait
-        | LifecycleState::Terminated => plain(InstanceState::Deleting),
-        LifecycleState::Detaching => doomed("it is being detached from the group"),
-        LifecycleState::EnteringStandby => doomed("an operator puts it on standby"),
-        LifecycleState::Quarantined => doomed("the group has quarantined it"),
+        "Terminating" | "Terminating:Proceed" | "Terminating:Wait" | "Terminated" => {
+            plain(InstanceState::Deleting)
+        }
+        "Detaching" => doomed("it is being detached from the group"),
+        "EnteringStandby" => doomed("an operator puts it on standby"),
+        "Quarantined" => doomed("the group has quarantined it"),
         // Pending, Pending:*, root volumes being replaced, and states that AWS may add.
         _ => plain(InstanceState::Creating),
     }

@@ -38,7 +38,10 @@ async fn the_maximum_of_the_group_is_named_with_the_command_that_raises_it() {
     let answer = group.increase(1).await;
     assert_eq!(answer.done, 0);
     let Some(GroupError::LimitReached { message }) = answer.error else { panic!("{answer:?}") };
-    assert!(message.contains("update-auto-scaling-group --auto-scaling-group-name build --max-size 1"), "{message}");
+    assert!(
+        message.contains("update-auto-scaling-group --auto-scaling-group-name build --max-size 1"),
+        "{message}"
+    );
     // Raised, it works without a restart.
     cloud.aws.change_group("build", |group| group.max = 1);
     assert_eq!(group.increase(1).await.done, 1);
@@ -133,7 +136,9 @@ async fn a_group_that_does_not_exist_and_missing_credentials_are_said_at_the_sta
     table["credentials_file"] = "/nowhere/credentials".into();
     let group = crate::common::eager(&table);
     let error = group.init(&ConnectorSettings::default()).await.unwrap_err();
-    assert!(error.to_string().contains("plugin_config.credentials_file: `/nowhere/credentials` cannot be read"));
+    assert!(
+        error.to_string().contains("plugin_config.credentials_file: `/nowhere/credentials` cannot be read")
+    );
 }
 
 #[tokio::test]
@@ -152,7 +157,8 @@ async fn a_member_of_another_group_is_not_ended() {
 
 #[tokio::test]
 async fn what_a_former_process_has_ended_may_be_ended_again() {
-    let cloud = Cloud::new(Options { terminate_delay: Duration::from_secs(3600), ..Options::default() }).await;
+    let cloud =
+        Cloud::new(Options { terminate_delay: Duration::from_secs(3600), ..Options::default() }).await;
     let group = cloud.build().await;
     group.increase(2).await;
     let ids = running(&group, 2).await;
@@ -208,7 +214,10 @@ async fn a_spot_interruption_dooms_the_instance_and_is_its_fate() {
     let doomed = |id: &InstanceId| listing.iter().find(|line| line.id == *id).unwrap().doomed.clone();
     assert!(doomed(&ids[0]).unwrap().contains("spot interruption notice"), "{listing:?}");
     assert_eq!(doomed(&ids[1]), None);
-    cloud.aws.terminate(ids[0].as_str(), "an instance was taken out of service in response to an EC2 instance status check.");
+    cloud.aws.terminate(
+        ids[0].as_str(),
+        "an instance was taken out of service in response to an EC2 instance status check.",
+    );
     until(&group, "it is gone", |listing| listing.iter().all(|line| line.id != ids[0])).await;
     let fate = group.fate(&ids[0]).await.unwrap();
     assert!(fate.contains("Server.SpotInstanceTermination"), "{fate}");
@@ -297,7 +306,11 @@ async fn an_idle_group_costs_a_bounded_number_of_calls() {
 async fn an_answer_that_nobody_knows_is_transient_and_says_the_action() {
     let cloud = Cloud::new(Options::default()).await;
     let group = cloud.build().await;
-    cloud.aws.fail("SetDesiredCapacity", Fault::Answer(ErrorAnswer::new("ScalingActivityInProgress", "busy")), Some(9));
+    cloud.aws.fail(
+        "SetDesiredCapacity",
+        Fault::Answer(ErrorAnswer::new("ScalingActivityInProgress", "busy")),
+        Some(9),
+    );
     let answer = group.increase(1).await;
     let Some(GroupError::Transient { message }) = answer.error else { panic!("{answer:?}") };
     assert!(message.contains("autoscaling:SetDesiredCapacity") && message.contains("busy"), "{message}");

@@ -28,7 +28,8 @@ impl Server {
     fn start() -> (Self, String) {
         let folder = tempfile::tempdir().unwrap();
         let host = folder.path().join("host");
-        let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&host).status();
+        let made =
+            Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&host).status();
         assert!(made.unwrap().success(), "tests need ssh-keygen (Debian: openssh-client)");
         std::fs::write(folder.path().join("keys"), "").unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -97,8 +98,11 @@ fn settings() -> ConnectorSettings {
 }
 
 async fn with_servers() -> (Cloud, drover_fleeting_aws::AwsGroup) {
-    let options =
-        Options { backend: Arc::new(Servers::default()), key_life: Duration::from_secs(3600), ..Options::default() };
+    let options = Options {
+        backend: Arc::new(Servers::default()),
+        key_life: Duration::from_secs(3600),
+        ..Options::default()
+    };
     let cloud = Cloud::new(options).await;
     let group = cloud.build_with(&settings()).await;
     (cloud, group)

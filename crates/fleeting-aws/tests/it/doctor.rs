@@ -6,7 +6,10 @@ use fleeting::{Finding, InstanceGroup, Severity};
 use crate::common::Cloud;
 
 fn find<'a>(findings: &'a [Finding], check: &str) -> &'a Finding {
-    findings.iter().find(|finding| finding.check == check).unwrap_or_else(|| panic!("no {check}: {findings:#?}"))
+    findings
+        .iter()
+        .find(|finding| finding.check == check)
+        .unwrap_or_else(|| panic!("no {check}: {findings:#?}"))
 }
 
 #[tokio::test]
@@ -50,7 +53,11 @@ async fn settings_that_break_autoscaling_are_found_with_their_repair() {
         ("aws/group/min-size", Severity::Warning, "--min-size 0"),
         ("aws/group/capacity-rebalance", Severity::Warning, "--no-capacity-rebalance"),
         ("aws/group/warm-pool", Severity::Notice, "delete-warm-pool"),
-        ("aws/group/scaling-policy", Severity::Warning, "delete-policy --auto-scaling-group-name build --policy-name cpu-70"),
+        (
+            "aws/group/scaling-policy",
+            Severity::Warning,
+            "delete-policy --auto-scaling-group-name build --policy-name cpu-70",
+        ),
         ("aws/group/lifecycle-hook", Severity::Notice, "delete-lifecycle-hook"),
     ] {
         let finding = find(&findings, check);

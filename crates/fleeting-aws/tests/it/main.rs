@@ -1,5 +1,7 @@
 //! Auto Scaling groups as instance groups, against stand-ins for AWS.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail them")]
+
 mod behaviour;
 mod common;
 mod conformance;

@@ -31,7 +31,10 @@ async fn a_manager_under_load_says_what_it_does_and_why() {
     let runner = &document.runners[0];
     assert_eq!((runner.name.as_str(), runner.state, runner.healthy), ("fleet", EntryState::Working, true));
     let scaling = runner.scaling.as_ref().unwrap();
-    assert_eq!(runner.no_room, "no capacity: every slot of the most 2 instances is taken", "why no third job is taken");
+    assert_eq!(
+        runner.no_room, "no capacity: every slot of the most 2 instances is taken",
+        "why no third job is taken"
+    );
     let policy = &scaling.policy;
     assert_eq!((policy.index, policy.of, policy.idle_count, policy.until), (Some(0), 1, 3, None));
     assert_eq!((policy.idle_time().as_str(), policy.preemptive), ("10m0s", false));

@@ -9,6 +9,7 @@ mod helper;
 mod list;
 mod register;
 mod run;
+mod simulate;
 mod support;
 mod unregister;
 mod verify;

@@ -47,7 +47,7 @@ impl Prometheus {
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
-            .expect("`prometheus` is installed: cargo xtask needs");
+            .unwrap_or_else(|error| panic!("`prometheus` does not start ({error}): cargo xtask needs"));
         let url = format!("http://{free}");
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let prometheus = Self { _child: child, url, client };
@@ -206,7 +206,7 @@ async fn promtool(arguments: &[&str], input: &str) -> String {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("`promtool` is installed: cargo xtask needs");
+        .unwrap_or_else(|error| panic!("`promtool` does not start ({error}): cargo xtask needs"));
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(input.as_bytes()).await.unwrap();
     drop(stdin);

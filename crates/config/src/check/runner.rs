@@ -321,7 +321,7 @@ fn cache(cache: &Cache, at: &KeyPath, findings: &mut Findings) {
         findings.warning(
             "cache-encryption",
             &at.key("ServerSideEncryption"),
-            format!("unknown encryption `{word}`: objects are stored without"),
+            format!("unknown encryption `{word}`: caches stay on the instance"),
             "write S3, KMS or DSSE-KMS",
         );
     }

@@ -329,3 +329,79 @@ impl World {
 pub(crate) fn delta(duration: Duration) -> TimeDelta {
     TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
+    }
+
+    fn options() -> Options {
+        let (boot_delay, terminate_delay) = (Duration::from_secs(10), Duration::from_secs(5));
+        Options { boot_delay, terminate_delay, launch_retry: Duration::from_secs(30), ..Options::default() }
+    }
+
+    fn world(desired: u32) -> World {
+        let mut world = World::default();
+        world.groups.insert("g".to_owned(), Group { desired, ..Group::new(GroupOptions::new("g")) });
+        world
+    }
+
+    fn states(world: &World) -> Vec<&'static str> {
+        world.members("g").map(|instance| instance.stage.lifecycle()).collect()
+    }
+
+    #[test]
+    fn what_is_missing_boots_and_what_is_ended_from_outside_is_replaced() {
+        let (mut world, options) = (world(2), options());
+        assert_eq!(world.step(at(0), &options).len(), 2);
+        assert_eq!(states(&world), ["Pending", "Pending"]);
+        world.step(at(10), &options);
+        assert_eq!(states(&world), ["InService", "InService"]);
+        let first = world.members("g").next().unwrap().id.clone();
+        world.terminate(&first, "for a test", at(11), &options);
+        assert_eq!(world.step(at(11), &options), [Effect::Start("i-00000000000000003".to_owned())]);
+        assert_eq!(states(&world), ["Terminating", "InService", "Pending"]);
+        assert_eq!(world.step(at(16), &options), [Effect::Stop(first)]);
+        assert_eq!(states(&world), ["InService", "Pending"]);
+    }
+
+    #[test]
+    fn protected_instances_survive_a_lower_size_and_others_do_not() {
+        let (mut world, options) = (world(2), options());
+        world.step(at(0), &options);
+        world.instances.values_mut().next().unwrap().protected = false;
+        world.groups.get_mut("g").unwrap().desired = 0;
+        world.step(at(1), &options);
+        assert_eq!(states(&world), ["Terminating", "Pending"]);
+    }
+
+    #[test]
+    fn a_launch_without_room_is_an_activity_and_is_tried_again() {
+        let (mut world, options) = (world(2), options());
+        world.capacity = Some(1);
+        world.step(at(0), &options);
+        let failed = |world: &World| world.groups["g"].activities.iter().filter(|a| a.status == "Failed").count();
+        assert_eq!((states(&world).len(), failed(&world)), (1, 1));
+        world.step(at(29), &options);
+        assert_eq!(failed(&world), 1);
+        world.step(at(30), &options);
+        assert_eq!(failed(&world), 2);
+        world.capacity = None;
+        world.step(at(60), &options);
+        assert_eq!(states(&world).len(), 2);
+    }
+
+    #[test]
+    fn the_same_steps_give_the_same_names() {
+        let run = || {
+            let (mut world, options) = (world(3), options());
+            world.step(at(0), &options);
+            world.members("g").map(|instance| (instance.id.clone(), instance.zone.clone())).collect::<Vec<_>>()
+        };
+        assert_eq!(run(), run());
+        assert_eq!(run()[1], ("i-00000000000000002".to_owned(), "eu-west-1b".to_owned()));
+    }
+}

@@ -25,14 +25,14 @@ pub(crate) fn page(comparison: &Comparison) -> String {
          <title>drover simulate</title><style>{STYLE}{}</style></head><body>\n<main>\n<h1>Scaling, simulated</h1>\n",
         chart::STYLE
     );
-    let _ = write!(
+    let _ = writeln!(
         html,
-        "<p class=\"faint\">{}.<br>{}.</p>\n",
+        "<p class=\"faint\">{}.<br>{}.</p>",
         escape(&comparison.about_jobs()),
         escape(&comparison.about_cloud())
     );
     for note in comparison.notes() {
-        let _ = write!(html, "<p role=\"note\"><strong>{}</strong></p>\n", escape(&note));
+        let _ = writeln!(html, "<p role=\"note\"><strong>{}</strong></p>", escape(&note));
     }
     table(&mut html, comparison);
     figure(
@@ -49,7 +49,7 @@ pub(crate) fn page(comparison: &Comparison) -> String {
     );
     html.push_str("<h2>Over time</h2>\n<p class=\"faint\">Means; times are UTC.</p>\n");
     for result in &comparison.results {
-        let _ = write!(html, "<figure>{}</figure>\n", chart::time_chart(comparison, result));
+        let _ = writeln!(html, "<figure>{}</figure>", chart::time_chart(comparison, result));
     }
     html.push_str(BOUNDS);
     html.push_str("</main></body></html>\n");

@@ -145,7 +145,7 @@ fn span(text: &str) -> Option<Duration> {
 }
 
 fn span_of(seconds: f64) -> Option<Duration> {
-    (seconds >= 0.0 && seconds < 366.0 * 86_400.0).then(|| crate::random::seconds(seconds))
+    (0.0..366.0 * 86_400.0).contains(&seconds).then(|| crate::random::seconds(seconds))
 }
 
 #[cfg(test)]

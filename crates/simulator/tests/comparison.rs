@@ -1,5 +1,7 @@
 //! What a comparison says, and that it says the same each time.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests fails them")]
+
 use std::time::Duration;
 
 use drover_simulator::{

@@ -366,3 +366,57 @@ fn consequence(action: &str) -> &'static str {
         _ => "the group cannot be used",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_autoscaling::types::{
+        Instance, InstancesDistribution, MixedInstancesPolicy, SuspendedProcess,
+    };
+
+    use super::*;
+
+    fn checks(group: &AutoScalingGroup) -> Vec<(String, Severity)> {
+        of_settings(group).into_iter().map(|finding| (finding.check, finding.severity)).collect()
+    }
+
+    #[test]
+    fn spot_instances_are_worth_knowing_and_weights_are_a_mistake() {
+        let rebalance = SuspendedProcess::builder().process_name("AZRebalance").build();
+        let spread = InstancesDistribution::builder().on_demand_percentage_above_base_capacity(20).build();
+        let group = AutoScalingGroup::builder()
+            .auto_scaling_group_name("build")
+            .max_size(5)
+            .new_instances_protected_from_scale_in(true)
+            .suspended_processes(rebalance)
+            .availability_zones("a")
+            .availability_zones("b")
+            .mixed_instances_policy(MixedInstancesPolicy::builder().instances_distribution(spread).build())
+            .instances(Instance::builder().instance_id("i-1").weighted_capacity("2").build())
+            .build();
+        assert_eq!(
+            checks(&group),
+            [
+                ("aws/group/spot".to_owned(), Severity::Notice),
+                ("aws/group/weights".to_owned(), Severity::Warning)
+            ]
+        );
+    }
+
+    #[test]
+    fn one_zone_needs_no_suspended_rebalancing_and_a_maximum_of_none_is_an_error() {
+        let group = AutoScalingGroup::builder()
+            .auto_scaling_group_name("build")
+            .max_size(0)
+            .max_instance_lifetime(86_400)
+            .new_instances_protected_from_scale_in(true)
+            .availability_zones("a")
+            .build();
+        assert_eq!(
+            checks(&group),
+            [
+                ("aws/group/max-size".to_owned(), Severity::Error),
+                ("aws/group/max-instance-lifetime".to_owned(), Severity::Warning)
+            ]
+        );
+    }
+}

@@ -8,9 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rsa::{KeySize, Pkcs1PublicEncryptingKey, PrivateDecryptingKey};
 use aws_mock::{Fault, InstanceBackend, Options};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use connector::{DialError, DialOptions, dial};
-use fleeting::{ConnectorSettings, GroupError, InstanceGroup, Os, Protocol, RenewalError};
+use fleeting::{ConnectorSettings, ExposeSecret as _, GroupError, InstanceGroup, Os, Protocol, RenewalError};
 use tempfile::TempDir;
 
 use crate::common::{Cloud, running, until};
@@ -199,4 +203,38 @@ async fn a_windows_instance_without_a_way_to_log_in_says_what_to_configure() {
     group.update().await.unwrap();
     let info = group.connect_info(&id).await.unwrap();
     assert!(info.settings.password.is_some() && info.settings.key_pem.is_none());
+}
+
+#[tokio::test]
+async fn the_password_that_ec2_generated_is_decrypted_with_the_launch_key() {
+    let key = PrivateDecryptingKey::generate(KeySize::Rsa2048).unwrap();
+    let public = Pkcs1PublicEncryptingKey::new(key.public_key()).unwrap();
+    let mut room = vec![0; public.ciphertext_size()];
+    let data = STANDARD.encode(&*public.encrypt(b"P@ss w0rd", &mut room).unwrap());
+    let der = AsDer::<Pkcs8V1Der>::as_der(&key).unwrap();
+    let pem = format!(
+        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+        STANDARD.encode(der.as_ref())
+    );
+
+    let cloud = Cloud::new(Options::default()).await;
+    cloud.aws.change_group("build", |group| {
+        group.windows = true;
+        group.password_data = Some(data);
+    });
+    for protocol in [Protocol::WinrmHttps, Protocol::Ssh] {
+        let fixed = ConnectorSettings {
+            key_pem: Some(pem.clone().into()),
+            protocol: Some(protocol),
+            ..ConnectorSettings::default()
+        };
+        let group = cloud.build_with(&fixed).await;
+        if cloud.aws.desired("build") == 0 {
+            group.increase(1).await;
+        }
+        let id = running(&group, 1).await.remove(0);
+        let info = group.connect_info(&id).await.unwrap();
+        assert_eq!(info.settings.password.unwrap().expose_secret(), "P@ss w0rd");
+        assert!(info.settings.key_pem.is_some());
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -27,6 +28,7 @@ pub struct DurableStore {
     migrations: &'static [Migration],
     /// Without files the scaler works on, as if it had just been installed.
     optional: bool,
+    closed: AtomicBool,
     open: Mutex<Option<Open>>,
 }
 
@@ -83,6 +85,7 @@ impl DurableStore {
             runner: runner.to_owned(),
             migrations: MIGRATIONS,
             optional: false,
+            closed: AtomicBool::new(false),
             open: Mutex::new(None),
         }
     }
@@ -220,9 +223,15 @@ impl LedgerStore for DurableStore {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         match open.as_ref() {
             Some(open) => open.desk.save(changes),
-            None if self.optional => Ok(()),
+            None if self.optional || self.closed.load(Ordering::Relaxed) => Ok(()),
             None => Err(io("writing", &self.folder, std::io::Error::other("the ledger was not loaded"))),
         }
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(open);
     }
 }
 

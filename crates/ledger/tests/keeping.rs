@@ -1,5 +1,7 @@
 //! What is kept is found again, however the process ended and whatever happened to the files.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
@@ -96,6 +98,12 @@ fn the_ledger_of_a_running_manager_is_refused_with_what_to_do() {
     let error = DurableStore::new(folder.path(), "builders").load(GROUP).unwrap_err();
     assert!(matches!(error, StoreError::InUse { .. }), "{error:?}");
     assert!(error.to_string().contains("end the other process"), "{error}");
+    // A store that was closed is free, and takes no offence at a straggler.
+    let closed = DurableStore::new(folder.path(), "closed");
+    closed.load(GROUP).unwrap();
+    closed.close();
+    closed.save(&changes([("i-1", record(1))], [])).unwrap();
+    assert_eq!(DurableStore::new(folder.path(), "closed").load(GROUP).unwrap(), Ledger::default());
     // Other entries and other groups are free.
     DurableStore::new(folder.path(), "testers").load(GROUP).unwrap();
     DurableStore::new(folder.path(), "builders").load("fake/other").unwrap();

@@ -1,5 +1,7 @@
 //! A scaler dies without warning, and another one goes on with what the ledger says.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
+
 use std::future::Future;
 use std::path::Path;
 use std::sync::{Arc, Mutex};

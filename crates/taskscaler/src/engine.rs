@@ -431,6 +431,12 @@ impl Engine {
         if let Err(error) = ended {
             tracing::warn!(runner = %self.settings.runner, group = %self.info.id, error = chain(&error), "failed to shut the instance group down");
         }
+        self.shared.lock().save();
+        // It waits for the disk.
+        let store = Arc::clone(&self.settings.store);
+        if let Err(error) = tokio::task::spawn_blocking(move || store.close()).await {
+            tracing::error!(%error, "closing the scaler's ledger ended abnormally");
+        }
         leftover
     }
 }

@@ -238,7 +238,7 @@ impl Shared {
 
 impl Inner {
     /// Persists what changed, before anybody hears of it.
-    fn save(&mut self) {
+    pub(crate) fn save(&mut self) {
         if !self.core.ledger_changed() {
             return;
         }

@@ -20,6 +20,10 @@ pub trait LedgerStore: Send + Sync + 'static {
     /// # Errors
     /// The changes are handed in again with the next ones. Jobs run on, because they matter more than the record of them.
     fn save(&self, changes: &LedgerChanges) -> Result<(), StoreError>;
+
+    /// The scaler has ended: what is kept is free for a successor, also while somebody still has a handle to the scaler.
+    /// Later changes are not kept.
+    fn close(&self) {}
 }
 
 /// Why a ledger could not be kept or read.

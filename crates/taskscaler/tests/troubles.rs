@@ -1,5 +1,7 @@
 //! The troubles of the field: each is noticed, named in the report, and does not run away. In paused time.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,12 +32,19 @@ impl ScalerObserver for Heard {
 impl Heard {
     fn circuit(&self) -> Vec<bool> {
         let notices = self.notices.lock().unwrap();
-        let opened = notices.iter().filter_map(|notice| match notice {
+        let opened = |notice: &Notice| match notice {
             Notice::CircuitOpened { .. } => Some(true),
             Notice::CircuitClosed => Some(false),
-            _ => None,
-        });
-        opened.collect()
+            Notice::Appeared { .. }
+            | Notice::Running { .. }
+            | Notice::Ready { .. }
+            | Notice::Marked { .. }
+            | Notice::UnexpectedlyRemoved { .. }
+            | Notice::Deleted { .. }
+            | Notice::RequestsLost { .. }
+            | Notice::PolicySwitched { .. } => None,
+        };
+        notices.iter().filter_map(opened).collect()
     }
 
     fn gave(&self, reason: impl Fn(&Why) -> bool) -> bool {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use cache_store::{CacheStore, CacheStoreError};
 use config::Runner;
 use executors::{CacheAddresses, SignedCaches};
-use job::{Context, Outcome, Stage};
+use job::{Context, Stage};
 
 /// A cloud that does not say who this machine is must not keep a job waiting.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -45,11 +45,10 @@ impl EntryCaches {
         let project = context.job().job_info.project_id;
         let lifetime = context.timeouts().job;
         for key in context.cache_keys(stage) {
-            let remote = match stage {
-                Stage::ArchiveCache(Outcome::Success | Outcome::Failure) => {
-                    store.save(project, key, lifetime).await
-                }
-                _ => store.restore(project, key, lifetime).await,
+            let remote = if matches!(stage, Stage::ArchiveCache(_)) {
+                store.save(project, key, lifetime).await
+            } else {
+                store.restore(project, key, lifetime).await
             };
             match remote {
                 Ok(remote) => {

@@ -15,7 +15,7 @@ pub trait Providers: Send + Sync + 'static {
 
     /// What runner entries may ask for.
     fn capabilities(&self) -> Capabilities {
-        Capabilities { executors: vec![ExecutorName::Instance, ExecutorName::Docker], plugins: self.names() }
+        Capabilities { executors: vec![ExecutorName::Instance, ExecutorName::DockerAutoscaler, ExecutorName::Docker], plugins: self.names() }
     }
 
     /// The group that an entry asks for.

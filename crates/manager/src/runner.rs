@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::{Config, ExecutorName, Runner};
-use executors::{DockerExecutor, DockerParts, DockerStartError, Executor, InstanceExecutor, InstanceParts, InstanceStartError};
+use executors::{DockerAutoscaler, DockerExecutor, DockerParts, DockerStartError, Executor, InstanceExecutor, InstanceParts, InstanceStartError};
 use gitlab_api::{
     Client, ClientError, ClientOptions, ExposeSecret as _, Features, InfoFields, JobRequest, RunnerInfo, SecretString, TlsFiles, Token,
 };
@@ -214,27 +214,15 @@ async fn executor(
 ) -> Result<Arc<dyn Executor>, EntryError> {
     match entry.executor() {
         Some(ExecutorName::Instance) => {
-            let autoscaler = entry.autoscaler.as_ref();
-            let plugin = autoscaler.and_then(|autoscaler| autoscaler.plugin());
-            let name = plugin.map(|plugin| plugin.name).unwrap_or_default();
-            let config = autoscaler.map(config::Autoscaler::plugin_config).unwrap_or_default();
-            let group = around
-                .providers
-                .group(&name, &config)
-                .map_err(|source| EntryError::Plugin { plugin: name, source })?;
-            let parts = InstanceParts {
-                group,
-                base: around.base.clone(),
-                local: around.local_zone,
-                heartbeats: entry.feature_flag("FF_USE_FLEETING_ACQUIRE_HEARTBEATS").unwrap_or(false),
-                observer: watch.scaler.clone(),
-            };
-            Ok(Arc::new(InstanceExecutor::start(entry, parts).await?))
+            Ok(Arc::new(InstanceExecutor::start(entry, instance_parts(entry, around, watch)?).await?))
+        }
+        Some(ExecutorName::DockerAutoscaler) => {
+            let instances = instance_parts(entry, around, watch)?;
+            Ok(Arc::new(DockerAutoscaler::start(entry, instances, docker_parts(around)).await?))
         }
         Some(ExecutorName::Docker) => Ok(Arc::new(DockerExecutor::start(entry, docker_parts(around))?)),
         Some(
-            other @ (ExecutorName::DockerAutoscaler
-            | ExecutorName::DockerMachine
+            other @ (ExecutorName::DockerMachine
             | ExecutorName::Shell
             | ExecutorName::Ssh
             | ExecutorName::Custom
@@ -244,6 +232,28 @@ async fn executor(
         ) => Err(EntryError::Executor(other.as_str().to_owned())),
         None => Err(EntryError::Executor(entry.executor.clone().unwrap_or_default())),
     }
+}
+
+fn instance_parts(
+    entry: &Runner,
+    around: &Surroundings,
+    watch: &RunnerWatch,
+) -> Result<InstanceParts, EntryError> {
+    let autoscaler = entry.autoscaler.as_ref();
+    let plugin = autoscaler.and_then(|autoscaler| autoscaler.plugin());
+    let name = plugin.map(|plugin| plugin.name).unwrap_or_default();
+    let config = autoscaler.map(config::Autoscaler::plugin_config).unwrap_or_default();
+    let group = around
+        .providers
+        .group(&name, &config)
+        .map_err(|source| EntryError::Plugin { plugin: name, source })?;
+    Ok(InstanceParts {
+        group,
+        base: around.base.clone(),
+        local: around.local_zone,
+        heartbeats: entry.feature_flag("FF_USE_FLEETING_ACQUIRE_HEARTBEATS").unwrap_or(false),
+        observer: watch.scaler.clone(),
+    })
 }
 
 fn docker_parts(around: &Surroundings) -> DockerParts {

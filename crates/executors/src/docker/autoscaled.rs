@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use trace::JobLog;
 
 use super::engine::{Endpoint, Engine};
+use super::environment::Ground;
 use super::prepare::{self, Settings};
 use super::{DockerParts, DockerStartError, StartError, features, replace, settings};
 use crate::executor::{Executor, NoRoom, PrepareError, PrepareRequest, Reservation};
@@ -52,7 +53,7 @@ impl DockerAutoscaler {
         if let Some(engine) = engines.get(instance).and_then(Weak::upgrade) {
             return Ok(engine);
         }
-        let dial = Endpoint::tunnelled(&settings.config, ground.client())
+        let dial = Endpoint::tunnelled(&settings.config, ground.client().clone())
             .map_err(|error| PrepareError::Configuration(error.to_string()))?;
         let engine = Engine::new(dial, format!("the Docker engine of instance {instance}"))
             .map_err(|error| PrepareError::System(error.to_string()))?;
@@ -87,12 +88,19 @@ impl Executor for DockerAutoscaler {
         log: &JobLog,
     ) -> Result<Box<dyn Environment>, PrepareError> {
         let settings = Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner));
-        let ground = Arc::new(self.instances.place(reservation, request, log).await?);
+        let ground: Arc<InstanceEnvironment> =
+            Arc::new(self.instances.place(reservation, request, log, false).await?);
         let engine = self.engine(&ground, &settings)?;
-        let preparing = prepare::prepare(&engine, &settings, request.context, log, Some(Arc::clone(&ground)));
+        let preparing = prepare::prepare(
+            &engine,
+            &settings,
+            request.context,
+            log,
+            Some(Arc::clone(&ground) as Arc<dyn Ground>),
+        );
         let prepared = tokio::select! {
             prepared = tokio::time::timeout(request.timeout, preparing) => prepared,
-            why = ground.lost() => return Err(PrepareError::System(why)),
+            why = Environment::lost(&*ground) => return Err(PrepareError::System(why)),
         };
         match prepared {
             Ok(Ok(environment)) => Ok(Box::new(environment)),
@@ -103,6 +111,10 @@ impl Executor for DockerAutoscaler {
 
     fn report(&self) -> Option<watch::Receiver<Option<Arc<Report>>>> {
         self.instances.report()
+    }
+
+    fn scaling(&self) -> Option<status::Scaling> {
+        self.instances.scaling()
     }
 
     fn instances(&self) -> Vec<InstanceLine> {
@@ -116,5 +128,22 @@ impl Executor for DockerAutoscaler {
 
     async fn shutdown(&self) -> Vec<String> {
         self.instances.shutdown().await
+    }
+}
+
+// === impl InstanceEnvironment ===
+
+#[async_trait]
+impl Ground for InstanceEnvironment {
+    async fn lost(&self) -> String {
+        Environment::lost(self).await
+    }
+
+    fn is_lost(&self) -> bool {
+        self.client().is_closed()
+    }
+
+    fn give_up(&self) {
+        Self::give_up(self);
     }
 }

@@ -58,6 +58,8 @@ pub(crate) struct Build {
 /// The container for the runner's own stages: it stays, and they run inside of it.
 pub(crate) struct Helper {
     pub(crate) name: String,
+    /// The program in it that moves caches and artifacts.
+    pub(crate) program: job::Helper,
     /// Lines before the first script.
     pub(crate) first: Mutex<Option<String>>,
 }
@@ -128,6 +130,10 @@ impl Environment for DockerEnvironment {
         }
     }
 
+    fn helper(&self) -> Option<&job::Helper> {
+        self.helper.as_ref().map(|helper| &helper.program)
+    }
+
     async fn lost(&self) -> String {
         match &self.ground {
             Some(ground) => ground.lost().await,
@@ -169,7 +175,12 @@ impl Build {
         }
         let script = prefixed(Some(self.prefix.clone()), script);
         let memory = self.body.host_config.as_ref().and_then(|host| host.memory);
-        Attached::start(engine, &self.name, script, self.own_processes, memory).await
+        let started = Attached::start(engine, &self.name, script, self.own_processes, memory).await;
+        if let Err(EngineError::NotFound(_)) = started {
+            // Somebody removed it; the next try makes another.
+            *created = false;
+        }
+        started
     }
 
     async fn create(&self, engine: &Engine) -> Result<(), EngineError> {

@@ -70,7 +70,17 @@ impl HelperImage {
         }
     }
 
-    /// The reference of an image that the engine has for certain, after it refused [`reference`](Self::reference).
+    /// The program in it that moves caches and artifacts.
+    pub(crate) fn program(&self) -> job::Helper {
+        match self {
+            Self::Configured(_) => {
+                job::Helper { command: "gitlab-runner-helper".to_owned(), is_drover: false }
+            }
+            Self::Own(_) => job::Helper::drover("drover-helper"),
+        }
+    }
+
+    /// An image that the engine has for certain, after it refused [`reference`](Self::reference).
     pub(crate) async fn provide(
         &self,
         engine: &Engine,
@@ -78,7 +88,7 @@ impl HelperImage {
         base: &Path,
         images: &Images<'_>,
         log: &JobLog,
-    ) -> Result<String, PrepareError> {
+    ) -> Result<Self, PrepareError> {
         let name = match self {
             Self::Configured(name) => {
                 return Err(PrepareError::System(format!(
@@ -91,7 +101,7 @@ impl HelperImage {
         let facts = engine.facts().await.map_err(|error| super::prepare::failed(engine, error))?;
         let _one = IMPORTING.lock().await;
         if engine.api().inspect_image(name).await.is_ok() {
-            return Ok(name.clone());
+            return Ok(Self::Own(name.clone()));
         }
         let configured = config.helper_image_archive.as_deref().filter(|path| !path.is_empty());
         let archive = match configured {
@@ -103,12 +113,12 @@ impl HelperImage {
                 LineKind::Plain,
                 format_args!("Loading helper image {name} from {} ...", archive.display()),
             );
-            return import(engine, facts, name, &archive).await.map(|()| name.clone());
+            return import(engine, facts, name, &archive).await.map(|()| Self::Own(name.clone()));
         }
         let published = published(config, facts);
         log.line(LineKind::Plain, format_args!("Using helper image: {published}"));
         match images.get_by(&published, PullPolicy::IfNotPresent).await {
-            Ok(image) => Ok(image.id().to_owned()),
+            Ok(image) => Ok(Self::Configured(image.id().to_owned())),
             Err(error) => Err(PrepareError::System(format!(
                 "{} has no helper image: {name} is not there, no archive of it was found in {}, and the published image cannot be \
                  had ({error}). Set `helper_image_archive` to an archive of the helper image, or `helper_image` to an image that \

@@ -5,6 +5,7 @@
 
 mod allow;
 mod auth;
+mod autoscaled;
 mod belongings;
 mod engine;
 mod environment;
@@ -35,6 +36,7 @@ use engine::{Endpoint, Engine, EngineError};
 use prepare::Settings;
 use template::{Template, TemplateError};
 
+pub use autoscaled::DockerAutoscaler;
 pub use engine::EndpointError;
 
 /// Runs jobs in containers of one engine.

@@ -272,17 +272,20 @@ impl Preparation<'_> {
             let options = CreateContainerOptionsBuilder::default().name(&name).build();
             async move { engine.api().create_container(Some(options), body).await.map_err(EngineError::from) }
         };
+        let mut program = image.program();
         match create(body.clone()).await {
             Ok(_) => {}
             Err(EngineError::NotFound(_)) => {
-                body.image = Some(image.provide(engine, config, &settings.base, images, log).await?);
+                let provided = image.provide(engine, config, &settings.base, images, log).await?;
+                program = provided.program();
+                body.image = Some(provided.reference().to_owned());
                 create(body).await.map_err(|error| failed(engine, error))?;
             }
             Err(error) => return Err(failed(engine, error)),
         }
         let started = engine.api().start_container(&name, None).await;
         started.map_err(|error| failed(engine, error.into()))?;
-        Ok(Helper { name, first: Mutex::new(Some(self.first_lines(volumes))) })
+        Ok(Helper { name, program, first: Mutex::new(Some(self.first_lines(volumes))) })
     }
 
     /// What the helper does before its first stage: volumes are opened for whoever the job's user is, and what a job that was cut

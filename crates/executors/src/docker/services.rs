@@ -62,7 +62,6 @@ pub(crate) struct Definition {
 /// A service that runs.
 #[derive(Debug)]
 pub(crate) struct Service {
-    name: String,
     container: String,
     names: Vec<String>,
     addresses: Vec<String>,
@@ -216,7 +215,7 @@ impl Service {
             Some(port) => vec![port],
             None => image.ports.iter().copied().take(PORTS_CHECKED).collect(),
         };
-        Ok(Self { name: name.clone(), container, names, addresses: addresses(&state), ports })
+        Ok(Self { container, names, addresses: addresses(&state), ports })
     }
 
     /// Waits until the service has left the state `created`.

@@ -171,7 +171,7 @@ impl Attached {
 
     fn failed(&self, error: EngineError) -> EnvironmentError {
         match error {
-            EngineError::NotFound(_) => EnvironmentError::Refused(format!(
+            EngineError::NotFound(_) => EnvironmentError::Vanished(format!(
                 "the container {} was removed while the job ran in it",
                 self.container
             )),
@@ -351,10 +351,12 @@ pub(crate) fn broken(engine: &Engine, error: EngineError) -> EnvironmentError {
         EngineError::Unreachable(why) => {
             EnvironmentError::Lost(format!("the connection to {} broke: {why}", engine.place()))
         }
-        EngineError::NotFound(why)
-        | EngineError::Conflict(why)
-        | EngineError::BadRequest(why)
-        | EngineError::Failed(why) => EnvironmentError::Refused(format!("Error response from daemon: {why}")),
+        EngineError::NotFound(why) => {
+            EnvironmentError::Vanished(format!("Error response from daemon: {why}"))
+        }
+        EngineError::Conflict(why) | EngineError::BadRequest(why) | EngineError::Failed(why) => {
+            EnvironmentError::Refused(format!("Error response from daemon: {why}"))
+        }
     }
 }
 

@@ -69,6 +69,22 @@ impl InstanceEnvironment {
         let place = format!("instance {}", acquisition.instance());
         Self { place, acquisition, machine, machines, helper, started: Mutex::new(None) }
     }
+
+    /// Name of the instance.
+    pub(crate) fn instance(&self) -> &str {
+        self.acquisition.instance().as_str()
+    }
+
+    /// The connection to the instance.
+    pub(crate) fn client(&self) -> &connector::Client {
+        self.machine.client()
+    }
+
+    /// No other job is to meet the instance.
+    pub(crate) fn give_up(&self) {
+        self.machines.drop_connection(self.acquisition.instance().as_str());
+        self.acquisition.report_unhealthy("a job lost its connection to the instance");
+    }
 }
 
 #[async_trait]
@@ -135,8 +151,7 @@ impl Environment for InstanceEnvironment {
 
     async fn close(self: Box<Self>, healthy: bool) {
         if !healthy || self.machine.client().is_closed() {
-            self.machines.drop_connection(self.acquisition.instance().as_str());
-            self.acquisition.report_unhealthy("a job lost its connection to the instance");
+            self.give_up();
         }
     }
 }

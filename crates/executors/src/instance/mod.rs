@@ -26,7 +26,7 @@ use trace::JobLog;
 
 use crate::environment::Environment;
 use crate::executor::{Executor, NoRoom, PrepareError, PrepareRequest, Reservation};
-use environment::InstanceEnvironment;
+pub(crate) use environment::InstanceEnvironment;
 use helper::{HelperError, Helpers};
 use machine::Machine;
 use machines::{Machines, with_causes};
@@ -257,6 +257,61 @@ impl InstanceExecutor {
             }
         }
     }
+
+    /// A place on an instance: a slot, and the open connection to it. `program` says whether the job's helper must be there.
+    pub(crate) async fn place(
+        &self,
+        reservation: Box<dyn Reservation>,
+        request: &PrepareRequest<'_>,
+        log: &JobLog,
+        program: bool,
+    ) -> Result<InstanceEnvironment, PrepareError> {
+        let bound = request.timeout.min(self.acquire_timeout);
+        let end = Instant::now() + bound;
+        let Ok(seat) = reservation.into_any().downcast::<Seat>() else {
+            return Err(PrepareError::System("the reservation is of another executor".to_owned()));
+        };
+        let mut reservation = seat.0;
+        log.line(LineKind::Plain, "Preparing instance...");
+        let mut tried = 1;
+        loop {
+            // The bound as it is set is what people recognise.
+            let left = if tried == 1 { bound } else { end.saturating_duration_since(Instant::now()) };
+            let acquisition = self.acquire(reservation, left, log).await?;
+            self.say_dialing(&acquisition, log).await;
+            let opened = async {
+                let machine = self.connect(&acquisition, log).await?;
+                log.line(LineKind::Plain, format_args!("Instance {} connected", acquisition.instance()));
+                let helper = match program {
+                    true => self.helper(&machine, log).await?,
+                    false => None,
+                };
+                Ok::<_, String>((machine, helper))
+            };
+            match opened.await {
+                Ok((machine, helper)) => {
+                    let machines = Arc::clone(&self.machines);
+                    return Ok(InstanceEnvironment::new(acquisition, machine, machines, helper));
+                }
+                Err(why) if tried >= INSTANCES_TRIED || Instant::now() >= end => {
+                    acquisition.report_unhealthy(&why);
+                    return Err(PrepareError::System(why));
+                }
+                Err(why) => {
+                    tried += 1;
+                    tracing::warn!(job = request.job, instance = %acquisition.instance(), %why, "the instance cannot be used; another one is taken");
+                    log.line(
+                        LineKind::Warning,
+                        format_args!(
+                            "Preparation failed: {why}. Instance {} is given up; another one is taken.",
+                            acquisition.instance()
+                        ),
+                    );
+                    reservation = acquisition.exchange(&why);
+                }
+            }
+        }
+    }
 }
 
 #[async_trait]
@@ -287,51 +342,8 @@ impl Executor for InstanceExecutor {
         request: &PrepareRequest<'_>,
         log: &JobLog,
     ) -> Result<Box<dyn Environment>, PrepareError> {
-        let bound = request.timeout.min(self.acquire_timeout);
-        let end = Instant::now() + bound;
-        let Ok(seat) = reservation.into_any().downcast::<Seat>() else {
-            return Err(PrepareError::System("the reservation is of another executor".to_owned()));
-        };
-        let mut reservation = seat.0;
-        log.line(LineKind::Plain, "Preparing instance...");
-        let mut tried = 1;
-        loop {
-            // The bound as it is set is what people recognise.
-            let left = if tried == 1 { bound } else { end.saturating_duration_since(Instant::now()) };
-            let acquisition = self.acquire(reservation, left, log).await?;
-            self.say_dialing(&acquisition, log).await;
-            let opened = async {
-                let machine = self.connect(&acquisition, log).await?;
-                log.line(LineKind::Plain, format_args!("Instance {} connected", acquisition.instance()));
-                let helper = match request.context.needs_helper() {
-                    true => self.helper(&machine, log).await?,
-                    false => None,
-                };
-                Ok::<_, String>((machine, helper))
-            };
-            match opened.await {
-                Ok((machine, helper)) => {
-                    let machines = Arc::clone(&self.machines);
-                    return Ok(Box::new(InstanceEnvironment::new(acquisition, machine, machines, helper)));
-                }
-                Err(why) if tried >= INSTANCES_TRIED || Instant::now() >= end => {
-                    acquisition.report_unhealthy(&why);
-                    return Err(PrepareError::System(why));
-                }
-                Err(why) => {
-                    tried += 1;
-                    tracing::warn!(job = request.job, instance = %acquisition.instance(), %why, "the instance cannot be used; another one is taken");
-                    log.line(
-                        LineKind::Warning,
-                        format_args!(
-                            "Preparation failed: {why}. Instance {} is given up; another one is taken.",
-                            acquisition.instance()
-                        ),
-                    );
-                    reservation = acquisition.exchange(&why);
-                }
-            }
-        }
+        let placed = self.place(reservation, request, log, request.context.needs_helper()).await?;
+        Ok(Box::new(placed))
     }
 
     fn report(&self) -> Option<watch::Receiver<Option<Arc<Report>>>> {

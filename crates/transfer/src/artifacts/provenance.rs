@@ -113,7 +113,12 @@ impl Provenance {
         Ok(select::entry(path, Kind::File, &metadata))
     }
 
-    fn statement(&self, job: u64, subjects: Vec<Value>, now: DateTime<Utc>) -> Result<Value, ProvenanceError> {
+    fn statement(
+        &self,
+        job: u64,
+        subjects: Vec<Value>,
+        now: DateTime<Utc>,
+    ) -> Result<Value, ProvenanceError> {
         let mut parameters: BTreeMap<&str, &str> =
             self.metadata_parameter.iter().map(|name| (name.as_str(), "")).collect();
         parameters.extend([("source", self.repo_url.as_str()), ("entryPoint", self.job_name.as_str())]);

@@ -112,8 +112,7 @@ pub(crate) fn upload_with(
     retry: RetryPolicy,
 ) -> Result<Uploaded, ArtifactsError> {
     let credentials = options.coordinator.credentials()?;
-    let mut entries =
-        select::find(directory, &options.selection, console).map_err(ArtifactsError::Select)?;
+    let mut entries = select::find(directory, &options.selection, console).map_err(ArtifactsError::Select)?;
     if entries.is_empty() {
         console.error("No files to upload");
         return Ok(Uploaded { files: 0 });
@@ -329,7 +328,11 @@ fn selected(entries: &[Entry]) -> String {
     let largest = files.max_by_key(|entry| entry.size);
     let largest = largest
         .map(|entry| format!("; the largest is {} with {}", entry.path.display(), size(entry.size as f64)));
-    format!("Before compression the {count} selected files have {}{}", size(total as f64), largest.unwrap_or_default())
+    format!(
+        "Before compression the {count} selected files have {}{}",
+        size(total as f64),
+        largest.unwrap_or_default()
+    )
 }
 
 /// Whose limit it is can be told by the answer: GitLab says why in JSON, proxies send a page or nothing.

@@ -63,8 +63,7 @@ pub(crate) fn extract(archive: &File, directory: &Path) -> Result<(), ExtractErr
             count => filled += count,
         }
     }
-    let tree = Tree::new(directory)
-        .map_err(|source| ExtractError::Write { path: PathBuf::new(), source })?;
+    let tree = Tree::new(directory).map_err(|source| ExtractError::Write { path: PathBuf::new(), source })?;
     match magic {
         [0x28, 0xb5, 0x2f, 0xfd] => tar::extract(archive, &tree)?,
         [0x1f, 0x8b, ..] => gzip::extract(archive, &tree)?,

@@ -350,14 +350,14 @@ fn links_come_as_they_were_and_are_no_door_for_the_next_artifacts() {
     source.file("in/file", "x");
     let outside = Project::new();
     let away = outside.path().display().to_string();
-    let links = [("file", "in/near"), (away.as_str(), "in/away"), ("../../up", "in/up"), ("nowhere", "in/broken")];
+    let links =
+        [("file", "in/near"), (away.as_str(), "in/away"), ("../../up", "in/up"), ("nowhere", "in/broken")];
     for (target, name) in links {
         std::os::unix::fs::symlink(target, source.path().join(name)).unwrap();
     }
     let project = Project::new();
-    let download = |url: &str| {
-        project.run(&["artifacts-downloader", "--url", url, "--token", "t", "--id", "1"])
-    };
+    let download =
+        |url: &str| project.run(&["artifacts-downloader", "--url", url, "--token", "t", "--id", "1"]);
     let ran = download(&offered(&source));
     assert_eq!(ran.code, 0, "{}", ran.log);
     for (target, name) in links {
@@ -384,8 +384,22 @@ async fn a_statement_of_provenance_joins_the_archive() {
         .run(
             &project,
             &job,
-            &["artifacts-uploader", "--path", "out", "--name", "binaries", "--generate-artifacts-metadata", "--repo-url",
-                "https://gitlab.test/g/p", "--repo-digest", "abcdef", "--job-name", "build", "--metadata-parameter", "CI"],
+            &[
+                "artifacts-uploader",
+                "--path",
+                "out",
+                "--name",
+                "binaries",
+                "--generate-artifacts-metadata",
+                "--repo-url",
+                "https://gitlab.test/g/p",
+                "--repo-digest",
+                "abcdef",
+                "--job-name",
+                "build",
+                "--metadata-parameter",
+                "CI",
+            ],
         )
         .await;
     assert_eq!(ran.code, 0, "{}", ran.log);
@@ -393,8 +407,12 @@ async fn a_statement_of_provenance_joins_the_archive() {
     project.file("got.zip", &artifact.data[..]);
     let text = project.program("unzip", &["-p", "got.zip", "binaries-metadata.json"]);
     let statement: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let names: Vec<&str> =
-        statement["subject"].as_array().unwrap().iter().map(|subject| subject["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> = statement["subject"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|subject| subject["name"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["out/a", "out/b"]);
     // Recomputed by another program.
     let digest = project.program("sha256sum", &["out/a"]);

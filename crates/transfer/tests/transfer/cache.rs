@@ -381,7 +381,14 @@ fn folders_of_caches_are_opened_to_everybody() {
     assert_eq!((ran.code, ran.log.as_str()), (0, ""));
     assert_eq!(project.program("stat", &["-c", "%a", "volume"]).trim(), "777");
     let ran = project.run(&["cache-init"]);
-    assert_eq!((ran.code, ran.log.as_str()), (1, "FATAL: No arguments passed, at least one path is required.\n"));
+    assert_eq!(
+        (ran.code, ran.log.as_str()),
+        (1, "FATAL: No arguments passed, at least one path is required.\n")
+    );
     let ran = project.run(&["cache-init", "none"]);
-    assert!(ran.code == 1 && ran.log.starts_with("FATAL: failed to change permissions of `none`: "), "{}", ran.log);
+    assert!(
+        ran.code == 1 && ran.log.starts_with("FATAL: failed to change permissions of `none`: "),
+        "{}",
+        ran.log
+    );
 }

@@ -110,3 +110,39 @@ fn jobs_are_not_taken_on_the_hope_for_instances_that_keep_failing() {
     rig.later(minutes(2));
     rig.core.reserve(key("b"), rig.now).unwrap();
 }
+
+#[test]
+fn after_five_failures_nothing_is_launched_for_a_minute_and_then_one_instance() {
+    let mut rig = Rig::new(quiet());
+    rig.observe();
+    rig.wait_for(&["a", "b", "c"]);
+    for _ in 0..5 {
+        let launch = rig.core.decide(rig.now).0.launch;
+        assert_eq!(launch, 3);
+        rig.core.increased(launch, 0, Some(Failure::new(FailureKind::NoCapacity, "none left")), rig.now);
+        if rig.core.decide(rig.now).1.why.iter().any(|why| matches!(why, Why::CircuitOpen { .. })) {
+            break;
+        }
+        rig.later(Duration::from_secs(16));
+    }
+    rig.later(Duration::from_secs(59));
+    let (plan, report) = rig.core.decide(rig.now);
+    assert_eq!(plan.launch, 0, "the back-off of 16 s is over, the open circuit is not");
+    let last = "none left".to_owned();
+    assert!(
+        matches!(&report.why[0], Why::CircuitOpen { failures: 5, last: said, .. } if *said == last),
+        "{report}"
+    );
+    assert_eq!(plan.wake_at, Some(rig.now.mono + Duration::from_secs(1)));
+
+    rig.later(Duration::from_secs(1));
+    let (plan, report) = rig.core.decide(rig.now);
+    assert_eq!(plan.launch, 1);
+    assert!(report.why.contains(&Why::Probing { failures: 5, last }), "{report}");
+    rig.core.increased(1, 1, None, rig.now);
+    assert_eq!(rig.core.decide(rig.now).0.launch, 0, "one at a time");
+
+    rig.say("i-1", Some(SeenState::Running));
+    rig.ready_up_only();
+    assert_eq!(rig.core.decide(rig.now).0.launch, 2, "the circuit is closed");
+}

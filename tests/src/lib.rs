@@ -24,6 +24,7 @@
 )]
 
 mod captured;
+mod engine;
 mod entry;
 mod finished;
 mod machine;
@@ -34,6 +35,7 @@ mod sshd;
 mod world;
 
 pub use captured::Captured;
+pub use engine::{Counted, Engine};
 pub use entry::{Entry, Setup};
 pub use finished::Finished;
 pub use machine::{PATIENCE, eventually, memory_peak, processes_in, processes_with, within};

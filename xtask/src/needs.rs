@@ -7,14 +7,14 @@ use anyhow::{Context as _, Result, bail};
 use crate::steps::{program, say};
 
 /// Program and the Debian package that has it.
-const NEEDS: [(&str, &str); 19] = [
+const NEEDS: [(&str, &str); 25] = [
     ("/usr/sbin/sshd", "openssh-server"),
     ("ssh-keygen", "openssh-client"),
     ("git", "git"),
     ("git-lfs", "git-lfs"),
     ("bash", "bash"),
     ("dash", "dash"),
-    ("busybox", "busybox"),
+    ("busybox", "busybox-static"),
     ("ps", "procps"),
     ("zip", "zip"),
     ("unzip", "unzip"),
@@ -27,6 +27,12 @@ const NEEDS: [(&str, &str); 19] = [
     ("prometheus", "prometheus"),
     ("promtool", "prometheus"),
     ("setpriv", "util-linux"),
+    ("dockerd", "docker.io"),
+    ("docker", "docker.io"),
+    ("docker-registry", "docker-registry"),
+    ("htpasswd", "apache2-utils"),
+    ("ip", "iproute2"),
+    ("iptables", "iptables"),
 ];
 
 /// Installs what is missing, where that is possible, and makes the Python environment of the tests.

@@ -1,0 +1,74 @@
+//! Jobs in containers of engines on instances, reached over the kept SSH connection of each.
+
+use drover_tests::{Engine, Entry, Setup, Sshd, World};
+use gitlab_mock::JobBuilder;
+
+use crate::nothing_is_left;
+
+/// An instance whose engine is the one of the tests.
+async fn world(sshd: &Sshd, host: &str) -> World {
+    let engine = Engine::shared();
+    let entry = Entry::machines("fleet", [sshd])
+        .set("executor", "docker-autoscaler")
+        .set("autoscaler.capacity_per_instance", 5)
+        .set("builds_dir", "/builds")
+        .set("docker.host", host)
+        .set("docker.image", "box:1")
+        .set("docker.network_mode", "host")
+        .set("docker.pull_policy", "if-not-present")
+        .set("docker.helper_image_archive", engine.helper_archive().display().to_string());
+    Setup::new().runner(entry).start().await
+}
+
+#[tokio::test]
+async fn jobs_of_one_instance_share_its_connection() {
+    let sshd = Sshd::start();
+    let world = world(&sshd, &Engine::shared().host()).await;
+    let repository = world.gitlab.create_repository("harbour/ferry").await.unwrap();
+    repository.commit("main", [("number", "1\n")], "one").await.unwrap();
+    let job = |name: &str| {
+        JobBuilder::new(name).repository(&repository).variable("GIT_STRATEGY", "clone").script([
+            "cat number",
+            "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done",
+            "exit 3",
+        ])
+    };
+    let jobs: Vec<_> = (0..4).map(|number| world.enqueue(job(&number.to_string()))).collect();
+    for job in &jobs {
+        let finished = world.finished(job).await.failed("script_failure", Some(3));
+        let id = finished.view.id;
+        finished.says("Instance m1 connected").has_line("1").has_line("line 1999");
+        nothing_is_left(id).await;
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_engine_that_does_not_run_is_named_with_its_instance() {
+    let sshd = Sshd::start();
+    let world = world(&sshd, "unix:///nowhere/engine.sock").await;
+    world
+        .run(JobBuilder::new("nowhere").variable("GIT_STRATEGY", "none").script(["true"]))
+        .await
+        .failed("runner_system_failure", None)
+        .says("the Docker engine of instance m1 cannot be reached");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_whose_instance_vanishes_says_which_one() {
+    let mut sshd = Sshd::start();
+    let world = world(&sshd, &Engine::shared().host()).await;
+    let job = world.enqueue(
+        JobBuilder::new("cut off").variable("GIT_STRATEGY", "none").script(["echo started", "sleep 1000"]),
+    );
+    world.says(&job, "started\n").await;
+    sshd.stop();
+    let finished = world.finished(&job).await;
+    assert_eq!(finished.view.failure_reason.as_deref(), Some("runner_system_failure"), "{}", finished.log);
+    assert!(finished.log.contains("m1"), "{}", finished.log);
+    // The engine outlives its instance here, and with it what nobody could remove.
+    for name in Engine::shared().belongings(finished.view.id) {
+        Engine::shared().try_docker(&["rm", "-f", &name]);
+    }
+}

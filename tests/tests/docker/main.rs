@@ -1,0 +1,24 @@
+//! Jobs in containers of a real engine.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail them")]
+
+mod autoscaled;
+mod basics;
+mod cost;
+mod images;
+mod limits;
+mod sources;
+mod services;
+mod stopping;
+
+use drover_tests::{Engine, Entry, Setup, World};
+
+/// A world whose runner uses the engine of the tests.
+pub(crate) async fn world(change: impl FnOnce(Entry) -> Entry) -> World {
+    Setup::new().set("concurrent", 20).runner(change(Engine::shared().entry("docker"))).start().await
+}
+
+/// Nothing of a job is left on the engine.
+pub(crate) async fn nothing_is_left(job: u64) {
+    drover_tests::eventually("everything of the job is removed", || Engine::shared().belongings(job).is_empty()).await;
+}

@@ -1,0 +1,54 @@
+//! What the helper container does: checkouts, caches, artifacts.
+
+use drover_tests::Engine;
+use gitlab_mock::{ArtifactSpec, CacheSpec, JobBuilder};
+
+use crate::{nothing_is_left, world};
+
+#[tokio::test]
+async fn a_checkout_is_kept_for_the_next_job_and_belongs_to_everybody() {
+    Engine::shared().import(&["USER user"], "user:1");
+    let world = world(|entry| entry.set("docker.network_mode", "host")).await;
+    let repository = world.gitlab.create_repository("harbour/ferry").await.unwrap();
+    repository.commit("main", [("number", "1\n")], "one").await.unwrap();
+    let job = |strategy: &str| {
+        let script = ["cat number", "ls -A", "touch litter", "echo changed >number"];
+        let job = JobBuilder::new(strategy).repository(&repository).image("user:1").script(script);
+        world.run(job.variable("GIT_STRATEGY", strategy))
+    };
+    job("fetch").await.succeeded().says("Running on runner-").has_line("1").lacks_line("litter");
+    job("fetch").await.succeeded().says("Removing litter").has_line("1");
+    let cloned = job("clone").await.succeeded().says_not("Removing litter").has_line("1");
+    nothing_is_left(cloned.view.id).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn caches_and_artifacts_pass_through_the_helper() {
+    let world =
+        world(|entry| entry.set("docker.network_mode", "host").set("docker.volumes", vec!["/cache"])).await;
+    let repository = world.gitlab.create_repository("harbour/ferry").await.unwrap();
+    repository.commit("main", [("number", "1\n")], "one").await.unwrap();
+    let first = world.enqueue(
+        JobBuilder::new("makes")
+            .repository(&repository)
+            .script(["mkdir -p out store", "echo built >out/file", "echo kept >store/file"])
+            .artifact(ArtifactSpec::archive("made", ["out/"]))
+            .cache(CacheSpec::new("key", ["store/"])),
+    );
+    world.finished(&first).await.succeeded();
+    world
+        .run(
+            JobBuilder::new("uses")
+                .repository(&repository)
+                .variable("GIT_STRATEGY", "clone")
+                .script(["cat out/file", "cat store/file"])
+                .cache(CacheSpec::new("key", ["store/"]))
+                .needs(&first),
+        )
+        .await
+        .succeeded()
+        .has_line("built")
+        .has_line("kept");
+    world.stop().await;
+}

@@ -100,6 +100,24 @@ impl<'a> PluginConfig<'a> {
         })
     }
 
+    /// True or false.
+    ///
+    /// # Errors
+    /// [`GroupError::Configuration`] if it is something else.
+    pub fn boolean(&mut self, key: &'static str) -> Result<Option<bool>, GroupError> {
+        self.read(key, "true or false", Value::as_bool)
+    }
+
+    /// A list of texts.
+    ///
+    /// # Errors
+    /// [`GroupError::Configuration`] if it is something else.
+    pub fn strings(&mut self, key: &'static str) -> Result<Option<Vec<String>>, GroupError> {
+        self.read(key, "a list of strings", |value| {
+            value.as_array()?.iter().map(|text| text.as_str().map(str::to_owned)).collect()
+        })
+    }
+
     /// The entries of a table of tables, in the order of their names.
     ///
     /// # Errors

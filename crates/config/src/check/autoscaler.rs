@@ -14,6 +14,7 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ("aws", &["name"]),
     ("googlecloud", &["name", "project", "zone"]),
     ("azure", &["name", "subscription_id", "resource_group_name"]),
+    ("docker", &["name", "image"]),
     ("static", &["instances"]),
 ];
 

@@ -1,7 +1,6 @@
 //! Where git finds the project, and how it authenticates there.
 
 use crate::context::Context;
-use crate::flags::FeatureFlag;
 
 /// GitLab's user name for job tokens.
 pub(crate) const TOKEN_USER: &str = "gitlab-ci-token";
@@ -22,7 +21,7 @@ pub(crate) struct Access {
     pub(crate) credential_url: Option<String>,
     /// What is put in front of URLs that begin with the second.
     pub(crate) rewrites: Vec<(String, String)>,
-    /// `scheme://host` for which the job token is offered by a helper instead.
+    /// `scheme://host` for which the job token is offered by a helper.
     pub(crate) helper_urls: Vec<String>,
 }
 
@@ -56,11 +55,6 @@ impl<'a> Remote<'a> {
         format!("{}://{}{}", self.scheme, self.host, self.path)
     }
 
-    /// The whole, with the job token.
-    fn with_token(&self, token: &str) -> String {
-        format!("{}://{TOKEN_USER}:{token}@{}{}", self.scheme, self.host, self.path)
-    }
-
     /// The whole, for a user of SSH.
     fn with_git_user(&self) -> String {
         format!("{}://git@{}{}", self.scheme, self.host, self.path)
@@ -70,11 +64,11 @@ impl<'a> Remote<'a> {
 // === impl Access ===
 
 impl Access {
-    /// GitLab Runner's rules: `clone_url` before the payload's URL, credentials in rewrites only. Rewrites of a whole host
-    /// end in a slash on both sides: without it, `https://gitlab.example.test.evil.test/` would get the token, too.
+    /// GitLab Runner's rules: `clone_url` before the payload's URL, and the hosts of both and of `url` get the job token. No
+    /// URL ever has it: git makes URLs arguments of its own children, where every user of a machine can read them.
+    /// Rewrites end in a slash on both sides: without it, they would reach hosts whose names begin alike.
     pub(crate) fn of(context: &Context) -> Self {
         let job = &context.job;
-        let token = job.token.expose();
         let repo_url = job.git_info.repo_url.as_str();
         let clone_url = context.runner.clone_url.trim_end_matches('/');
         let project_path = context.variables.get("CI_PROJECT_PATH").unwrap_or_default();
@@ -97,36 +91,20 @@ impl Access {
         let host =
             Remote::parse(repo_url).filter(Remote::is_http).map(|remote| Remote { path: "", ..remote });
 
-        let helper = context.flags.is_on(FeatureFlag::GitUrlsWithoutTokens);
-        let mut rewrites = Vec::new();
         let mut helper_urls: Vec<String> = Vec::new();
-        if helper {
-            for remote in [Some(remote).filter(Remote::is_http), base, host].into_iter().flatten() {
-                helper_urls.push(remote.origin());
-            }
-            helper_urls.dedup();
-        } else {
-            if remote.is_http() {
-                rewrites.push((remote.with_token(token), remote.bare()));
-            }
-            for base in [base, host].into_iter().flatten() {
-                rewrites.push((format!("{}/", base.with_token(token)), format!("{}/", base.bare())));
+        for remote in [Some(remote).filter(Remote::is_http), base, host].into_iter().flatten() {
+            let url = remote.origin();
+            if !helper_urls.contains(&url) {
+                helper_urls.push(url);
             }
         }
+        let mut rewrites = Vec::new();
         if context.settings.submodule_force_https
             && let Some(base) = base.or(host)
         {
-            let to = if helper { base.bare() } else { base.with_token(token) };
-            rewrites.extend(ssh_forms(context).into_iter().map(|from| (format!("{to}/"), from)));
+            let to = format!("{}/", base.bare());
+            rewrites.extend(ssh_forms(context).into_iter().map(|from| (to.clone(), from)));
         }
-        let mut seen = Vec::new();
-        rewrites.retain(|rewrite| {
-            let new = !seen.contains(rewrite);
-            if new {
-                seen.push(rewrite.clone());
-            }
-            new
-        });
         Self { origin, credential_url, rewrites, helper_urls }
     }
 }

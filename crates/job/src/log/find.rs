@@ -42,13 +42,17 @@ pub(super) struct UrlParameters;
 /// Bytes of needles up to which a table-driven automaton (about 0.5 KiB for each byte) is worth its memory.
 const DFA_BYTES: usize = 512;
 
-const PARAMETERS: [&[u8]; 6] = [
+const PARAMETERS: [&[u8]; 10] = [
     b"private_token",
     b"authenticity_token",
     b"rss_token",
     b"x-amz-signature",
     b"x-amz-credential",
     b"x-amz-security-token",
+    b"x-goog-signature",
+    b"x-goog-credential",
+    b"x-goog-security-token",
+    b"sig",
 ];
 
 // === impl Needles ===
@@ -138,7 +142,10 @@ impl Find for UrlParameters {
     fn next(&self, text: &[u8], from: usize, last: bool) -> Next {
         for at in memchr::memchr2_iter(b'?', b'&', &text[from..]).map(|at| from + at) {
             let rest = &text[at + 1..];
-            if !matches!(rest.first(), None | Some(b'p' | b'P' | b'a' | b'A' | b'r' | b'R' | b'x' | b'X')) {
+            if !matches!(
+                rest.first(),
+                None | Some(b'p' | b'P' | b'a' | b'A' | b'r' | b'R' | b's' | b'S' | b'x' | b'X')
+            ) {
                 continue;
             }
             for name in PARAMETERS {

@@ -33,8 +33,9 @@ pub struct MaskRules {
     pub phrases: Vec<String>,
     /// The run of `A-Z a-z 0-9 - . _ =` after such a prefix is secret; the prefix itself is shown.
     pub token_prefixes: Vec<String>,
-    /// Whether values of `private_token`, `authenticity_token`, `rss_token`, `x-amz-signature`, `x-amz-credential` and
-    /// `x-amz-security-token` in the query of a URL are secret.
+    /// Whether values of `private_token`, `authenticity_token`, `rss_token`, of `x-amz-` and `x-goog-` with `signature`,
+    /// `credential` or `security-token`, and of Azure's `sig` in the query of a URL are secret. GitLab Runner knows the first
+    /// three and those of AWS.
     pub url_parameters: bool,
 }
 
@@ -304,6 +305,8 @@ mod tests {
     #[test_case(&[], "http://h/?private_token=abc&x=1", "http://h/?private_token=[MASKED]&x=1"; "a URL parameter")]
     #[test_case(&[], "?a=1&X-Amz-Signature=s/%2B+== next", "?a=1&X-Amz-Signature=[MASKED] next"; "its name in any case")]
     #[test_case(&[], "?rss_token=&authenticity_token=x\n", "?rss_token=&authenticity_token=[MASKED]\n"; "an empty value stays")]
+    #[test_case(&[], "?X-Goog-Credential=a%40b&X-Goog-Date=1&X-Goog-Signature=0f", "?X-Goog-Credential=[MASKED]&X-Goog-Date=1&X-Goog-Signature=[MASKED]"; "addresses that Google's storage signs")]
+    #[test_case(&[], "?sv=2024&sig=a%2Fb%3D&se=1 &signed=1&sig", "?sv=2024&sig=[MASKED]&se=1 &signed=1&sig"; "addresses that Azure signs")]
     #[test_case(&[], "private_token=abc ?my_private_token=abc", "private_token=abc ?my_private_token=abc"; "only in a query")]
     #[test_case(&[], "glpat-abc.DEF_1=- end", "glpat-[MASKED] end"; "a token prefix")]
     #[test_case(&[], "glpat- glpat-", "glpat- glpat-"; "a bare prefix stays")]

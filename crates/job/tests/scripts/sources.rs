@@ -264,14 +264,14 @@ fn hooks_run_around_the_checkout_in_the_user_s_shell() {
     }
 }
 
-#[test_case("false"; "token in rewrites")]
-#[test_case("true"; "token in a helper")]
+#[test_case("false"; "token in a private file")]
+#[test_case("true"; "token in the environment")]
 fn credentials_are_in_no_file_of_the_project_and_gone_after_the_cleanup(without_tokens: &str) {
     let machine = Machine::new();
     offline(&machine);
     let mut job = job(json!({"variables": [
         {"key": "FF_GIT_URLS_WITHOUT_TOKENS", "value": without_tokens},
-        {"key": "CI_JOB_TOKEN", "value": "job-token", "masked": true},
+        {"key": "CI_JOB_TOKEN", "value": if without_tokens == "true" { "job-token" } else { "of-the-job" }},
     ]}));
     job.steps[0].script = vec![
         "git ls-remote --get-url origin".into(),
@@ -281,13 +281,8 @@ fn credentials_are_in_no_file_of_the_project_and_gone_after_the_cleanup(without_
     assert_ne!(get_sources(&machine, &context).code, 0);
 
     let ran = machine.run_stage(&context, Stage::Step(0)).ok();
-    if without_tokens == "true" {
-        assert!(ran.stdout.contains("\nhttps://gitlab.example.test/harbour/ferry.git\n"), "{ran:?}");
-        assert!(ran.stdout.contains("username=gitlab-ci-token\npassword=job-token\n"), "{ran:?}");
-    } else {
-        let url = "https://gitlab-ci-token:job-token@gitlab.example.test/harbour/ferry.git";
-        assert!(ran.stdout.contains(url), "{ran:?}");
-    }
+    assert!(ran.stdout.contains("\nhttps://gitlab.example.test/harbour/ferry.git\n"), "{ran:?}");
+    assert!(ran.stdout.contains("username=gitlab-ci-token\npassword=job-token\n"), "{ran:?}");
     let files_with_token = |dir: &str| {
         let grep = machine.command("grep").args(["-rl", "job-token", dir]).output().unwrap();
         String::from_utf8(grep.stdout).unwrap().lines().count()
@@ -299,7 +294,7 @@ fn credentials_are_in_no_file_of_the_project_and_gone_after_the_cleanup(without_
 }
 
 #[test]
-fn rewrites_carry_the_token_to_gitlab_alone() {
+fn the_token_goes_to_gitlab_alone_and_is_in_no_url() {
     let machine = Machine::new();
     let job = job(json!({"variables": [
         {"key": "GIT_SUBMODULE_FORCE_HTTPS", "value": "true"},
@@ -309,27 +304,20 @@ fn rewrites_carry_the_token_to_gitlab_alone() {
     offline(&machine);
     assert_ne!(get_sources(&machine, &context).code, 0);
     let project = machine.path(&context.project_dir());
-    for (url, expected) in [
-        (
-            "https://gitlab.example.test/harbour/ferry.git",
-            "https://gitlab-ci-token:job-token@gitlab.example.test/harbour/ferry.git",
-        ),
-        (
-            "https://gitlab.example.test/other/sub.git",
-            "https://gitlab-ci-token:job-token@gitlab.example.test/other/sub.git",
-        ),
-        (
-            "git@gitlab.example.test:other/sub.git",
-            "https://gitlab-ci-token:job-token@gitlab.example.test/other/sub.git",
-        ),
-        (
-            "ssh://git@gitlab.example.test/other/sub.git",
-            "https://gitlab-ci-token:job-token@gitlab.example.test/other/sub.git",
-        ),
-        ("https://gitlab.example.test.evil.test/x.git", "https://gitlab.example.test.evil.test/x.git"),
-        ("https://elsewhere.test/x.git", "https://elsewhere.test/x.git"),
+    let of_gitlab = "https://gitlab.example.test/other/sub.git";
+    let alike = "https://gitlab.example.test.evil.test/x.git";
+    for (url, expected, gets_token) in [
+        (of_gitlab, of_gitlab, true),
+        ("git@gitlab.example.test:other/sub.git", of_gitlab, true),
+        ("ssh://git@gitlab.example.test/other/sub.git", of_gitlab, true),
+        (alike, alike, false),
+        ("https://elsewhere.test/x.git", "https://elsewhere.test/x.git", false),
     ] {
         assert_eq!(machine.git(&project, &["ls-remote", "--get-url", url]), expected);
+        let ask = format!("printf 'url={expected}\\n' | GIT_TERMINAL_PROMPT=0 git credential fill");
+        let answer = machine.command("sh").current_dir(&project).args(["-c", &ask]).output().unwrap();
+        let answer = String::from_utf8(answer.stdout).unwrap();
+        assert_eq!(answer.contains("password=job-token\n"), gets_token, "{url}: {answer}");
     }
 }
 
@@ -342,7 +330,7 @@ fn a_clone_url_takes_the_place_of_the_payload_s() {
         (
             "https://inside.test:8443/",
             "https://inside.test:8443/harbour/ferry.git",
-            "https://gitlab-ci-token:job-token@inside.test:8443/harbour/ferry.git",
+            "https://inside.test:8443/harbour/ferry.git",
         ),
         (
             "ssh://inside.test",

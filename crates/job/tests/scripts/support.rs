@@ -88,7 +88,7 @@ impl Machine {
         self.program(
             "git-remote-https",
             "echo \"$2\" >>\"$HOME/urls\"\n\
-             case $2 in *gitlab-ci-token:job-token@*) ;; *) exit 1 ;; esac\n\
+             printf 'url=%s\\n' \"$2\" | git credential fill | grep -qx password=job-token || exit 1\n\
              name=${2##*/}\n\
              exec git remote-ext \"$1\" \"%S $HOME/origins/${name%.git}\"",
         );

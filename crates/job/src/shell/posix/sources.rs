@@ -13,6 +13,9 @@ use crate::settings::{GitStrategy, SubmoduleStrategy};
 /// Answers git's question for a password with the job token, which is in the environment and in no file.
 const TOKEN_HELPER: &str = r#"!f(){ if [ "$1" = get ]; then echo "password=$CI_JOB_TOKEN"; fi; }; f"#;
 
+/// Where the external configuration has the job token for a helper that takes it from there.
+const TOKEN_SECTION: &str = "drover";
+
 /// Git's settings for this job, outside of the project.
 const EXTERNAL_CONFIG: &str = ".gitlab-runner.ext.conf";
 
@@ -63,7 +66,11 @@ pub(super) fn get_sources(writer: &mut Writer, context: &Context, hooks: Hooks) 
             writer.line(format!("[ -d {project} ] || mkdir -p {project}"));
         }
         if context.flags.is_on(FeatureFlag::GitUrlsWithoutTokens) {
-            write_files(writer, context, &[(context.temp_file(".glr.gconf"), helper_config(&access))]);
+            write_files(
+                writer,
+                context,
+                &[(context.temp_file(".glr.gconf"), helper_config(&access, TOKEN_HELPER))],
+            );
         }
         writer.notice("Skipping Git checkout");
         writer.notice("Skipping Git submodules setup");
@@ -340,7 +347,13 @@ fn configuration(writer: &mut Writer, context: &Context, access: &Access, correl
             config_value(from)
         ));
     }
-    external.push_str(&helper_config(access));
+    if helper {
+        external.push_str(&helper_config(access, TOKEN_HELPER));
+    } else if !access.helper_urls.is_empty() {
+        let token = config_value(context.job.token.expose());
+        external.push_str(&helper_config(access, &file_helper(&external_path)));
+        external.push_str(&format!("[{TOKEN_SECTION}]\n\tjobToken = {token}\n"));
+    }
 
     let mut template = "[init]\n\tdefaultBranch = none\n[fetch]\n\trecurseSubmodules = false\n[credential]\n\tinteractive = never\n[gc]\n\tautoDetach = false\n".to_owned();
     if !helper {
@@ -370,8 +383,18 @@ fn configuration(writer: &mut Writer, context: &Context, access: &Access, correl
     writer.line(format!("export GLR_EXT_GIT_CONFIG_PATH={}", quote(&external_path)));
 }
 
-/// `FF_GIT_URLS_WITHOUT_TOKENS`: inherited helpers are cleared, then one is added that knows the job token.
-fn helper_config(access: &Access) -> String {
+/// Answers git's question for a password with the job token from a private file. So git can authenticate where the job's
+/// environment is not: below `sudo`, and where the job has made `CI_JOB_TOKEN` something else.
+fn file_helper(path: &str) -> String {
+    let path = path.replace('\'', r"'\''");
+    format!(
+        "!f(){{ if [ \"$1\" = get ]; then t=$(git config --file '{path}' --get {TOKEN_SECTION}.jobToken) && echo \"password=$t\"; fi; }}; f"
+    )
+}
+
+/// Inherited helpers are cleared, then one is added that knows the job token. A token in a URL would be an argument of
+/// `git-remote-http`.
+fn helper_config(access: &Access, helper: &str) -> String {
     access
         .helper_urls
         .iter()
@@ -379,7 +402,7 @@ fn helper_config(access: &Access) -> String {
             format!(
                 "{}\n\thelper = \"\"\n\thelper = {}\n\tusername = {TOKEN_USER}\n",
                 config_section("credential", url),
-                config_value(TOKEN_HELPER)
+                config_value(helper)
             )
         })
         .collect()

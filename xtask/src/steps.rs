@@ -20,7 +20,8 @@ pub(crate) fn run(task: &str) -> Result<()> {
         }
         "purity" => timed(task, purity::check),
         "test" => {
-            cargo(task, &["build", "--workspace", "--bins"], &[])?;
+            // With the tests, so that dependencies have the features that tests want of them and are compiled once.
+            cargo(task, &["build", "--workspace", "--bins", "--tests"], &[])?;
             cargo(task, &["test", "--workspace", "--no-fail-fast"], &[])
         }
         "embed" => timed(task, embed),

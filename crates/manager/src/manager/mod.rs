@@ -119,7 +119,7 @@ struct Entry {
 
 enum Event {
     Started(RunnerIndex, Box<Result<Working, EntryError>>, u32),
-    Answered { runner: RunnerIndex, reply: JobRequestReply, room: Room },
+    Answered { runner: RunnerIndex, reply: JobRequestReply, room: Box<Room> },
     Ended { runner: RunnerIndex, report: Box<JobReport>, taken: Taken },
     Room(RunnerIndex),
     StartAgain(RunnerIndex, u32),
@@ -294,7 +294,7 @@ impl Manager {
             let client = working.client.clone();
             let session = working.session(&self.around);
             let request = working.job_request(&self.around, may_wait, session.as_ref());
-            let room = Room { reservation, session };
+            let room = Box::new(Room { reservation, session });
             let events = self.events.clone();
             self.requests.spawn(async move {
                 let reply = client.request_job(&request).await;
@@ -328,7 +328,7 @@ impl Manager {
         }
     }
 
-    fn answered(&mut self, runner: RunnerIndex, reply: JobRequestReply, room: Room) {
+    fn answered(&mut self, runner: RunnerIndex, reply: JobRequestReply, room: Box<Room>) {
         let now = self.now();
         let retried = reply.retried;
         let Some(entry) = self.runners.get_mut(&runner) else { return };
@@ -419,7 +419,7 @@ impl Manager {
         &mut self,
         runner: RunnerIndex,
         received: ReceivedJob,
-        room: Room,
+        room: Box<Room>,
         correlation_id: String,
     ) -> u64 {
         let job = received.job.id;

@@ -2,11 +2,12 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use drover_tests::{Setup, Sshd, bin, eventually};
-use gitlab_mock::{ArtifactSpec, CacheSpec, JobBuilder};
+use drover_tests::{Setup, Sshd, World, bin, eventually};
+use gitlab_mock::{ArtifactSpec, CacheSpec, JobBuilder, Repository};
 
 use crate::world::{Binaries, with_artifact};
 
@@ -88,6 +89,18 @@ fn noting(folder: &Path) -> PathBuf {
     path
 }
 
+/// A project with a file, and with this commit of the library as a submodule.
+async fn with_submodule(world: &World, commit: &str) -> Repository {
+    let work = tempfile::tempdir().unwrap();
+    let script = "git init --quiet --initial-branch=main && echo 1 >number && \
+                  printf '[submodule \"library\"]\\n\\tpath = library\\n\\turl = ../library.git\\n' >.gitmodules && \
+                  git add . && git update-index --add --cacheinfo \"160000,$1,library\" && \
+                  git -c user.name=H -c user.email=h@example.test commit --quiet --message first";
+    let made = Command::new("sh").args(["-ec", script, "sh", commit]).current_dir(work.path()).status();
+    assert!(made.unwrap().success(), "tests need git");
+    world.gitlab.import_repository("harbour/ferry", work.path()).await.unwrap()
+}
+
 #[tokio::test]
 async fn no_secret_of_a_job_is_open_to_other_users() {
     let (sshd, binaries, folder) = (Sshd::start(), Binaries::new(), tempfile::tempdir().unwrap());
@@ -105,8 +118,9 @@ async fn no_secret_of_a_job_is_open_to_other_users() {
         .set("cache.s3.BucketName", "caches")
         .set("cache.s3.BucketLocation", "eu-west-1");
     let world = Setup::new().runner(entry).start().await;
-    let repository = world.gitlab.create_repository("harbour/ferry").await.unwrap();
-    repository.commit("main", [("number", "1\n".to_owned())], "number 1").await.unwrap();
+    let library = world.gitlab.create_repository("harbour/library").await.unwrap();
+    let commit = library.commit("main", [("book", "of tides\n".to_owned())], "first").await.unwrap();
+    let repository = with_submodule(&world, &commit).await;
     let before = world.enqueue(with_artifact("before"));
     world.finished(&before).await.succeeded();
 
@@ -120,15 +134,14 @@ async fn no_secret_of_a_job_is_open_to_other_users() {
     let job = world.enqueue(
         JobBuilder::new("job")
             .repository(&repository)
-            // Without it, git itself is given the token as a part of an address, and hands it on as an argument.
-            .variable("FF_GIT_URLS_WITHOUT_TOKENS", "true")
+            .variable("GIT_SUBMODULE_STRATEGY", "recursive")
             .masked_variable("MASKED", MASKED)
             .variable("PLAIN", PLAIN)
             .file_variable("IN_FILE", IN_FILE)
             .cache(CacheSpec::new("deps", ["deps/"]))
             .needs(&before)
             .artifact(ArtifactSpec::archive("out", ["number"]))
-            .script([script.as_str(), "mkdir deps; echo 1 > deps/one", "test -s \"$IN_FILE\""]),
+            .script([script.as_str(), "mkdir deps; echo 1 > deps/one", "git -C library fetch --quiet && cat library/book", "test -s \"$IN_FILE\""]),
     );
     let secrets: Vec<String> =
         [MASKED, PLAIN, IN_FILE, SIGNATURE, job.token(), before.token(), "secret-key-of-the-cache-77aa"]
@@ -139,7 +152,7 @@ async fn no_secret_of_a_job_is_open_to_other_users() {
     eventually("the script waits", || ready.exists() || job.state().is_final()).await;
     let while_it_runs = open_files(world.folder(), &secrets);
     std::fs::write(&gate, "").unwrap();
-    world.finished(&job).await.succeeded().says_not("Missing");
+    world.finished(&job).await.succeeded().says_not("Missing").has_line("of tides");
     let afterwards = open_files(world.folder(), &secrets);
 
     assert_eq!((while_it_runs, afterwards), (vec![], vec![]));

@@ -68,7 +68,11 @@ impl Engine {
         };
         let end = Instant::now() + START;
         while !engine.try_docker(&["version"]) {
-            assert!(Instant::now() < end, "the engine does not come up: see the log beside {}", engine.socket.display());
+            assert!(
+                Instant::now() < end,
+                "the engine does not come up: see the log beside {}",
+                engine.socket.display()
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
         if !engine.try_docker(&["image", "inspect", "box:1"]) {
@@ -86,7 +90,14 @@ impl Engine {
         let id = std::process::id();
         let net = (128 + id % 120).to_string();
         let keeper = Command::new("sh")
-            .args(["-c", KEEPER, "engine", &folder.display().to_string(), &net, &format!("drv{}", id % 1_000_000)])
+            .args([
+                "-c",
+                KEEPER,
+                "engine",
+                &folder.display().to_string(),
+                &net,
+                &format!("drv{}", id % 1_000_000),
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
@@ -136,7 +147,10 @@ impl Engine {
                       printf '#!/bin/sh\\nexport FROM_ENTRYPOINT=yes\\nexec \"$@\"\\n' >bin/entry && chmod +x bin/entry && \
                       tar --owner=0 --group=0 -cf image.tar bin etc tmp root home";
         let made = Command::new("sh").args(["-ec", script]).current_dir(root).status();
-        assert!(made.expect("tests need sh").success(), "tests need busybox (Debian: apt-get install busybox-static)");
+        assert!(
+            made.expect("tests need sh").success(),
+            "tests need busybox (Debian: apt-get install busybox-static)"
+        );
         let archive = root.join("image.tar").display().to_string();
         let mut args = vec!["import"];
         args.extend(changes.iter().flat_map(|change| ["--change", change]));
@@ -150,7 +164,8 @@ impl Engine {
     /// When it fails.
     #[track_caller]
     pub fn docker(&self, args: &[&str]) -> String {
-        let output = self.client(args).output().expect("tests need docker (Debian: apt-get install docker.io)");
+        let output =
+            self.client(args).output().expect("tests need docker (Debian: apt-get install docker.io)");
         assert!(output.status.success(), "docker {args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
@@ -174,12 +189,21 @@ impl Engine {
         let lists: [&[&str]; 3] = [
             &["ps", "-a", "--format", "{{.Names}}", "--filter", &filter],
             &[
-                "volume", "ls", "--format", "{{.Name}}", "--filter", &filter, "--filter",
+                "volume",
+                "ls",
+                "--format",
+                "{{.Name}}",
+                "--filter",
+                &filter,
+                "--filter",
                 "label=com.gitlab.gitlab-runner.reusable=false",
             ],
             &["network", "ls", "--format", "{{.Name}}", "--filter", &filter],
         ];
-        lists.iter().flat_map(|args| self.docker(args).lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+        lists
+            .iter()
+            .flat_map(|args| self.docker(args).lines().map(str::to_owned).collect::<Vec<_>>())
+            .collect()
     }
 }
 

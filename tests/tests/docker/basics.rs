@@ -9,7 +9,11 @@ use crate::{nothing_is_left, world};
 async fn a_job_runs_in_its_image_and_leaves_nothing_behind() {
     let world = world(|entry| entry).await;
     let job = world
-        .run(JobBuilder::new("hello").variable("GIT_STRATEGY", "none").script(["echo \"in $(pwd)\"", "echo oops >&2"]))
+        .run(
+            JobBuilder::new("hello")
+                .variable("GIT_STRATEGY", "none")
+                .script(["echo \"in $(pwd)\"", "echo oops >&2"]),
+        )
         .await
         .succeeded()
         .says("Using Docker executor with image box:1 ...")
@@ -53,9 +57,8 @@ async fn the_entrypoint_prepares_every_script_unless_it_is_replaced() {
             .after_script(["echo \"again: ${FROM_ENTRYPOINT:-no}\""])
     };
     let own = world.enqueue(script().image("entry:1"));
-    let replaced = world.enqueue(
-        script().with_member("/image", serde_json::json!({"name": "entry:1", "entrypoint": [""]})),
-    );
+    let replaced = world
+        .enqueue(script().with_member("/image", serde_json::json!({"name": "entry:1", "entrypoint": [""]})));
     world.finished(&own).await.succeeded().has_line("entrypoint: yes").has_line("again: yes");
     world.finished(&replaced).await.succeeded().has_line("entrypoint: no").has_line("again: no");
     world.stop().await;

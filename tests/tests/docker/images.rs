@@ -29,7 +29,11 @@ async fn only_images_on_the_list_are_used_and_the_configured_one_always_is() {
 async fn services_are_counted_and_their_images_are_listed() {
     let with = |name: &str| job("box:1").service(json!({"name": name, "alias": "s"}));
     let listed = world(|entry| entry.set("docker.allowed_services", vec!["good:*"])).await;
-    listed.run(with("bad:1")).await.failed("runner_configuration_error", None).says("list of allowed services");
+    listed
+        .run(with("bad:1"))
+        .await
+        .failed("runner_configuration_error", None)
+        .says("list of allowed services");
     listed.run(with(" ")).await.failed("runner_configuration_error", None).says("invalid service image name");
     listed.stop().await;
     let counted = world(|entry| entry.set("docker.services_limit", 0)).await;
@@ -40,15 +44,12 @@ async fn services_are_counted_and_their_images_are_listed() {
 #[tokio::test]
 async fn policies_of_the_job_count_within_what_is_allowed() {
     let world = world(|entry| entry).await;
-    let with = |policy: &str| {
-        job("box:1").with_member("/image", json!({"name": "box:1", "pull_policy": [policy]}))
-    };
+    let with =
+        |policy: &str| job("box:1").with_member("/image", json!({"name": "box:1", "pull_policy": [policy]}));
     world.run(with("if-not-present")).await.succeeded();
-    world
-        .run(with("always"))
-        .await
-        .failed("runner_configuration_error", None)
-        .says("pull_policy ([always]) defined in GitLab pipeline config is not one of the allowed_pull_policies");
+    world.run(with("always")).await.failed("runner_configuration_error", None).says(
+        "pull_policy ([always]) defined in GitLab pipeline config is not one of the allowed_pull_policies",
+    );
     world.stop().await;
 }
 
@@ -56,10 +57,10 @@ async fn policies_of_the_job_count_within_what_is_allowed() {
 async fn an_image_that_is_nowhere_is_the_users_mistake_and_a_registry_that_is_down_is_not() {
     let world = world(|entry| entry.set("docker.pull_policy", vec!["never", "if-not-present"])).await;
     world
-        .run(job("no-such-image:1").with_member(
-            "/image",
-            json!({"name": "no-such-image:1", "pull_policy": ["never"]}),
-        ))
+        .run(
+            job("no-such-image:1")
+                .with_member("/image", json!({"name": "no-such-image:1", "pull_policy": ["never"]})),
+        )
         .await
         .failed("runner_configuration_error", None)
         .says("failed to pull image \"no-such-image:1\" with specified policies [never]");
@@ -82,12 +83,13 @@ async fn a_registry_with_passwords_is_asked_with_the_right_one() {
     engine.docker(&["--config", &login, "push", &image]);
     engine.docker(&["rmi", &image]);
 
-    let world = world(|entry| entry.set("docker.pull_policy", "always").set("docker.allowed_pull_policies", vec!["always", "if-not-present"])).await;
-    world
-        .run(job(&image))
-        .await
-        .failed("runner_configuration_error", None)
-        .says("no basic auth credentials");
+    let world = world(|entry| {
+        entry
+            .set("docker.pull_policy", "always")
+            .set("docker.allowed_pull_policies", vec!["always", "if-not-present"])
+    })
+    .await;
+    world.run(job(&image)).await.failed("runner_configuration_error", None).says("no basic auth credentials");
     let config = json!({"auths": {&registry.address: {"username": "me", "password": Registry::PASSWORD}}});
     world
         .run(job(&image).masked_variable("DOCKER_AUTH_CONFIG", config.to_string()))

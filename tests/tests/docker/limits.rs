@@ -58,7 +58,8 @@ async fn limits_and_mounts_reach_the_container() {
 #[tokio::test]
 async fn the_user_of_the_file_wins_and_other_users_must_be_allowed() {
     let image = |user: &str| {
-        job(&["id -un"]).with_member("/image", json!({"name": "box:1", "executor_opts": {"docker": {"user": user}}}))
+        job(&["id -un"])
+            .with_member("/image", json!({"name": "box:1", "executor_opts": {"docker": {"user": user}}}))
     };
     let allowing = world(|entry| entry.set("docker.allowed_users", vec!["user"])).await;
     allowing.run(image("user")).await.succeeded().has_line("user");

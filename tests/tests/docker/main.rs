@@ -7,8 +7,8 @@ mod basics;
 mod cost;
 mod images;
 mod limits;
-mod sources;
 mod services;
+mod sources;
 mod stopping;
 
 use drover_tests::{Engine, Entry, Setup, World};
@@ -20,5 +20,8 @@ pub(crate) async fn world(change: impl FnOnce(Entry) -> Entry) -> World {
 
 /// Nothing of a job is left on the engine.
 pub(crate) async fn nothing_is_left(job: u64) {
-    drover_tests::eventually("everything of the job is removed", || Engine::shared().belongings(job).is_empty()).await;
+    drover_tests::eventually("everything of the job is removed", || {
+        Engine::shared().belongings(job).is_empty()
+    })
+    .await;
 }

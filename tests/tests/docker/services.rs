@@ -26,7 +26,9 @@ async fn a_service_is_reached_by_all_of_its_names() {
                         "name": "harbour/web:1", "alias": "site, page",
                         "variables": [{"key": "NAME", "value": "$CI_JOB_NAME", "public": true}],
                     }))
-                    .script(["for n in harbour__web harbour-web site page; do wget -qO- http://$n:8080/; done"]),
+                    .script([
+                        "for n in harbour__web harbour-web site page; do wget -qO- http://$n:8080/; done",
+                    ]),
             )
             .await
             .succeeded()
@@ -40,7 +42,8 @@ async fn a_service_is_reached_by_all_of_its_names() {
 
 #[tokio::test]
 async fn a_service_that_does_not_listen_is_shown_and_the_job_goes_on() {
-    Engine::shared().import(&["EXPOSE 9", "CMD [\"sh\", \"-c\", \"echo why it fails; sleep 1000\"]"], "deaf:1");
+    Engine::shared()
+        .import(&["EXPOSE 9", "CMD [\"sh\", \"-c\", \"echo why it fails; sleep 1000\"]"], "deaf:1");
     let world = world(|entry| entry.set("docker.wait_for_services_timeout", 1)).await;
     world
         .run(
@@ -69,7 +72,12 @@ async fn the_logs_of_services_are_in_the_log_where_the_job_asks_for_them() {
             .service(json!({"name": "harbour/web:1", "alias": "site"}))
             .script(["sleep 1"])
     };
-    world.run(job("true")).await.succeeded().says("listening").says("[service:harbour__web-harbour-web-site]");
+    world
+        .run(job("true"))
+        .await
+        .succeeded()
+        .says("listening")
+        .says("[service:harbour__web-harbour-web-site]");
     world.run(job("false")).await.succeeded().says_not("listening");
     world.run(job("perhaps")).await.succeeded().says_not("listening").says("expected bool got \"perhaps\"");
     world.stop().await;

@@ -43,11 +43,7 @@ async fn a_job_that_takes_too_long_leaves_nothing() {
 async fn a_job_whose_memory_runs_out_is_told_so() {
     let world = world(|entry| entry.set("docker.memory", "32m").set("docker.memory_swap", "32m")).await;
     world
-        .run(
-            JobBuilder::new("greedy")
-                .variable("GIT_STRATEGY", "none")
-                .script(["exec tail /dev/zero"]),
-        )
+        .run(JobBuilder::new("greedy").variable("GIT_STRATEGY", "none").script(["exec tail /dev/zero"]))
         .await
         .failed("script_failure", Some(137))
         .says("limit of 32 MiB was reached");

@@ -457,6 +457,10 @@ pub(crate) fn failed(engine: &Engine, error: EngineError) -> PrepareError {
 fn hint(why: &str) -> &'static str {
     if why.contains("No such file or directory") || why.contains("Connection refused") {
         " (is the engine running there?)"
+    } else if why.contains("connect failed") {
+        " (does the engine run there, and may the SSH user open its socket, for example by the group docker?)"
+    } else if why.contains("prohibited") {
+        " (sshd of the instance must allow it: AllowStreamLocalForwarding yes, AllowTcpForwarding yes)"
     } else if why.contains("Permission denied") {
         " (the user must be allowed to use the engine's socket, for example by the group docker)"
     } else {

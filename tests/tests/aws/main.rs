@@ -1,6 +1,6 @@
 //! Auto Scaling groups whose instances are real OpenSSH servers, with a manager that scales them for GitLab's jobs.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail them")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail them")]
 
 mod cloud;
 mod moto;

@@ -1,6 +1,6 @@
 //! Others who change the group, instances that are taken away, and managers that end.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use drover_tests::{Setup, World, eventually};
 use gitlab_mock::{Job, JobBuilder};
@@ -14,7 +14,7 @@ fn held(world: &World, name: &str) -> (Job, PathBuf) {
     (world.enqueue(JobBuilder::new(name).script([script])), gate)
 }
 
-fn open(gate: &PathBuf) {
+fn open(gate: &Path) {
     std::fs::write(gate, "").unwrap();
 }
 

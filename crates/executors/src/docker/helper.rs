@@ -6,7 +6,6 @@
 use std::path::{Path, PathBuf};
 
 use bollard::query_parameters::CreateImageOptionsBuilder;
-use bytes::Bytes;
 use config::{Docker as DockerConfig, PullPolicy};
 use futures_util::StreamExt as _;
 use tokio::sync::Mutex;
@@ -160,7 +159,7 @@ async fn import(
         .tag(tag)
         .platform(&platform)
         .build();
-    let body = bollard::body_try_stream(pieces.map(|piece| piece.map(Bytes::from)));
+    let body = bollard::body_try_stream(pieces);
     let mut progress = engine.api().create_image(Some(options), Some(body), None);
     while let Some(step) = progress.next().await {
         let step = step.map_err(|error| failed(super::engine::EngineError::from(error).to_string()))?;

@@ -96,6 +96,18 @@ pub fn builds_are_shared(runner: &Runner, builds_dir: &str) -> bool {
     runner.docker.as_ref().is_some_and(|docker| volumes::builds_are_shared(docker, builds_dir))
 }
 
+/// Asks the engine of an entry what it is, for people.
+pub(crate) async fn examine(runner: &Runner, base: &Path) -> Result<String, String> {
+    let config = runner.docker.as_ref().ok_or_else(|| StartError::Missing.to_string())?;
+    let endpoint = Endpoint::of(config, base, |name| std::env::var(name).ok()).map_err(|e| e.to_string())?;
+    let place = format!("the Docker engine at {}", endpoint.address);
+    let engine = Engine::new(endpoint.direct(), place).map_err(|error| error.to_string())?;
+    match engine.facts().await {
+        Ok(facts) => Ok(format!("{} answers ({}/{})", engine.place(), facts.os, facts.arch)),
+        Err(error) => Err(format!("{} cannot be used: {error}", engine.place())),
+    }
+}
+
 // === impl DockerExecutor ===
 
 impl DockerExecutor {

@@ -408,7 +408,7 @@ mod tests {
     fn docker(toml: &str) -> DockerConfig {
         let file = format!("[[runners]]\n[runners.docker]\n{toml}\n");
         let loaded = config::parse(&file, "config.toml", &|_| None).unwrap();
-        loaded.config.runners()[0].docker.clone().unwrap()
+        loaded.config.runners[0].docker.clone().unwrap()
     }
 
     #[test_case("", &[], Ok(vec![PullPolicy::Always]); "nothing is said")]

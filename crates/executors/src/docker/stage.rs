@@ -35,8 +35,10 @@ const GROUP_FILE: &str = "/tmp/.drover-stage";
 const TERMINATE_ALL: &str = "for p in /proc/[0-9]*; do p=${p#/proc/}; if [ \"$p\" != 1 ] && [ \"$p\" != \"$$\" ]; then \
                              kill -s TERM \"$p\" 2>/dev/null; fi; done; kill -s TERM 1";
 
+type Pieces = Pin<Box<dyn Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send>>;
+
 /// The stream is read by its owner only; the lock is there so that the owner can be shared.
-struct Output(Mutex<Pin<Box<dyn Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send>>>);
+struct Output(Mutex<Pieces>);
 type Input = Pin<Box<dyn AsyncWrite + Send>>;
 
 /// A stage that is done before it begins: what it would say is known.
@@ -175,7 +177,10 @@ impl Attached {
                 "the container {} was removed while the job ran in it",
                 self.container
             )),
-            other => broken(&self.engine, other),
+            other @ (EngineError::Conflict(_)
+            | EngineError::BadRequest(_)
+            | EngineError::Failed(_)
+            | EngineError::Unreachable(_)) => broken(&self.engine, other),
         }
     }
 

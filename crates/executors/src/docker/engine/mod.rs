@@ -145,6 +145,10 @@ impl fmt::Display for Version {
 // === impl EngineError ===
 
 impl From<bollard::errors::Error> for EngineError {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all that is not an answer of the engine means that there is none"
+    )]
     fn from(error: bollard::errors::Error) -> Self {
         use bollard::errors::Error;
         match error {

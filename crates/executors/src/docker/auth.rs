@@ -162,21 +162,15 @@ impl Credential {
 
 /// The credentials of one source: `auths`, overridden by the store, overridden by helpers.
 async fn entries(source: &str, text: &str) -> Result<BTreeMap<String, Credential>, SourceError> {
-    let file: ConfigFile = match serde_json::from_str(text) {
-        Ok(file) => file,
-        // The old form is the map alone.
-        Err(error) => match serde_json::from_str::<BTreeMap<String, AuthEntry>>(text) {
-            Ok(auths) => ConfigFile { auths, ..ConfigFile::default() },
-            // The text of the error may quote what is secret; its place does not.
-            Err(_) => {
-                return Err(SourceError::Invalid(format!(
-                    "no JSON of a Docker configuration, at line {} column {}",
-                    error.line(),
-                    error.column()
-                )));
-            }
-        },
-    };
+    let mut file: ConfigFile = serde_json::from_str(text).map_err(|error| {
+        // The text of the error may quote what is secret; its place does not.
+        let (line, column) = (error.line(), error.column());
+        SourceError::Invalid(format!("no JSON of a Docker configuration, at line {line} column {column}"))
+    })?;
+    if file.auths.is_empty() && file.store.is_empty() && file.helpers.is_empty() {
+        // The old form is the map alone. Other settings have no members that name a user.
+        file.auths = serde_json::from_str(text).unwrap_or_default();
+    }
     let mut found = BTreeMap::new();
     for (server, entry) in &file.auths {
         if let Some(credential) = plain(source, server, entry)? {

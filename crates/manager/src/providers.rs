@@ -5,6 +5,7 @@ use std::sync::Arc;
 use config::{Capabilities, ExecutorName};
 use fleeting::{GroupError, InstanceGroup};
 use fleeting_aws::AwsGroup;
+use fleeting_docker::DockerGroup;
 use fleeting_local::LocalGroup;
 use fleeting_static::StaticGroup;
 use serde_json::Value;
@@ -32,12 +33,13 @@ pub struct BuiltIn;
 
 impl Providers for BuiltIn {
     fn names(&self) -> Vec<String> {
-        vec!["aws".to_owned(), "local".to_owned(), "static".to_owned()]
+        vec!["aws".to_owned(), "docker".to_owned(), "local".to_owned(), "static".to_owned()]
     }
 
     fn group(&self, name: &str, config: &Value) -> Result<Arc<dyn InstanceGroup>, GroupError> {
         match name {
             "aws" => Ok(Arc::new(AwsGroup::from_plugin_config(config)?)),
+            "docker" => Ok(Arc::new(DockerGroup::from_plugin_config(config)?)),
             "local" => Ok(Arc::new(LocalGroup::from_plugin_config(config)?)),
             "static" => Ok(Arc::new(StaticGroup::from_plugin_config(config)?)),
             unknown => Err(GroupError::Configuration {

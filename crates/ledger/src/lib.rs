@@ -12,9 +12,9 @@
 //! let known = store.load("aws/eu-central-1/builders")?;
 //! assert!(known.instances.is_empty());
 //!
-//! // The files are locked as long as the store lives.
-//! let other = DurableStore::new(folder.path(), "builders").load("aws/eu-central-1/builders");
-//! assert!(other.unwrap_err().to_string().contains("is in use"));
+//! // The group is locked as long as the store lives: two scalers would remove each other's instances.
+//! let other = DurableStore::new(folder.path(), "testers").load("aws/eu-central-1/builders");
+//! assert!(other.unwrap_err().to_string().contains("is in use by runner `builders`"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

@@ -1,10 +1,12 @@
 //! Where the files of one ledger are.
 
-use std::fs::{self, DirBuilder};
-use std::io;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+/// How much of a lock's content is read: the name of a runner.
+const HOLDER: u64 = 4096;
 /// Longest readable part of a file's name.
 const NAME: usize = 40;
 
@@ -53,14 +55,34 @@ impl Place {
         found.sort();
         Ok(found)
     }
+}
 
-    /// Makes the folder, readable by its owner alone.
-    pub(crate) fn prepare(&self) -> io::Result<()> {
-        if self.folder.is_dir() {
-            return Ok(());
+/// Takes a group for as long as the file is open; if a scaler has it, gives the name of that one's runner. The kernel
+/// frees the group of a process that ends, however it ends; the file stays.
+pub(crate) fn take(folder: &Path, group: &str, runner: &str) -> io::Result<Result<File, String>> {
+    prepare(folder)?;
+    let path = folder.join(format!("group-{:016x}.lock", crate::journal::sum(group.as_bytes())));
+    let mut file = private(OpenOptions::new().read(true).write(true).create(true).truncate(false), &path)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = Vec::new();
+            file.take(HOLDER).read_to_end(&mut holder)?;
+            return Ok(Err(String::from_utf8_lossy(&holder).into_owned()));
         }
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)
+        Err(TryLockError::Error(error)) => return Err(error),
     }
+    file.set_len(0)?;
+    file.write_all(runner.as_bytes())?;
+    Ok(Ok(file))
+}
+
+/// Makes the folder, readable by its owner alone.
+fn prepare(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// Opens a file for its owner alone, also where one with another mode exists.

@@ -1,7 +1,7 @@
 //! The stores.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use taskscaler::{LedgerStore, StoreError};
 
 use crate::database::{self, Fault, Held, MIGRATIONS, Migration};
 use crate::journal::{self, Journal};
-use crate::place::Place;
+use crate::place::{self, Place};
 
 /// How long changes may stay in the journal only.
 const CHECKPOINT: Duration = Duration::from_secs(1);
@@ -38,6 +38,7 @@ pub struct DurableStore {
 pub struct ForgettingStore {
     folder: PathBuf,
     runner: String,
+    group: Mutex<Option<File>>,
 }
 
 /// The files in use, and the thread that brings the journal into the database.
@@ -45,6 +46,8 @@ pub struct ForgettingStore {
 struct Open {
     desk: Arc<Desk>,
     thread: Option<JoinHandle<()>>,
+    /// Keeps other scalers away from the group.
+    _group: File,
 }
 
 /// What the scaler and the thread share.
@@ -98,7 +101,9 @@ impl DurableStore {
 
     fn open(&self, group: &str) -> Result<(Open, Ledger), StoreError> {
         let place = Place::new(&self.folder, &self.runner, group);
-        place.prepare().map_err(|error| io("creating the folder of", &place.database(), error))?;
+        let taken = place::take(&self.folder, group, &self.runner)
+            .map_err(|error| io("taking the group of", &place.database(), error))?;
+        let lock = taken.map_err(|holder| in_use(&place, group, holder, &self.runner))?;
         let opened = match self.try_open(&place, group) {
             Err(Fault::Damaged(why)) => {
                 self.set_aside(&place, &why)
@@ -107,10 +112,11 @@ impl DurableStore {
             }
             other => other,
         };
-        opened.map_err(|fault| self.error(&place, fault))
+        let (desk, thread, ledger) = opened.map_err(|fault| self.error(&place, fault))?;
+        Ok((Open { desk, thread: Some(thread), _group: lock }, ledger))
     }
 
-    fn try_open(&self, place: &Place, group: &str) -> Result<(Open, Ledger), Fault> {
+    fn try_open(&self, place: &Place, group: &str) -> Result<(Arc<Desk>, JoinHandle<()>, Ledger), Fault> {
         let version = 1 + u32::try_from(self.migrations.len()).unwrap_or(u32::MAX - 1);
         let (database, held) = database::open(&place.database(), group, self.migrations)?;
         let Held { mut ledger, generation } = held;
@@ -163,7 +169,7 @@ impl DurableStore {
                 move || desk.keep(&database)
             })
             .map_err(disk)?;
-        Ok((Open { desk, thread: Some(thread) }, ledger))
+        Ok((desk, thread, ledger))
     }
 
     /// Moves files that cannot be understood out of the way.
@@ -241,13 +247,19 @@ impl ForgettingStore {
     /// A store that drops what a [`DurableStore`] of the same names kept.
     #[must_use]
     pub fn new(folder: &Path, runner: &str) -> Self {
-        Self { folder: folder.to_owned(), runner: runner.to_owned() }
+        Self { folder: folder.to_owned(), runner: runner.to_owned(), group: Mutex::new(None) }
     }
 }
 
 impl LedgerStore for ForgettingStore {
     fn load(&self, group: &str) -> Result<Ledger, StoreError> {
         let place = Place::new(&self.folder, &self.runner, group);
+        match place::take(&self.folder, group, &self.runner) {
+            Ok(Ok(lock)) => *self.group.lock().unwrap_or_else(PoisonError::into_inner) = Some(lock),
+            Ok(Err(holder)) => return Err(in_use(&place, group, holder, &self.runner)),
+            // Who keeps nothing needs no folder.
+            Err(error) => tracing::debug!(runner = %self.runner, %error, "the instance group is not locked"),
+        }
         let journals = place.journals().unwrap_or_default().into_iter().map(|(_, path)| path);
         for path in journals.chain([place.database()]) {
             match fs::remove_file(&path) {
@@ -262,6 +274,10 @@ impl LedgerStore for ForgettingStore {
 
     fn save(&self, _: &LedgerChanges) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    fn close(&self) {
+        drop(self.group.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
@@ -390,6 +406,15 @@ impl Merged {
 }
 
 // === helpers ===
+
+/// Somebody has the group: the same entry in another process, or another entry.
+fn in_use(place: &Place, group: &str, holder: String, runner: &str) -> StoreError {
+    let runner = runner.to_owned();
+    if holder == runner {
+        return StoreError::InUse { path: place.database(), runner };
+    }
+    StoreError::GroupInUse { group: group.to_owned(), holder, runner }
+}
 
 fn io(doing: &str, path: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
     StoreError::Io { doing: format!("{doing} the ledger `{}`", path.display()), source: source.into() }

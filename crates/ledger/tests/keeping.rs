@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use drover_ledger::{DurableStore, ForgettingStore};
 use taskscaler::core::{InstanceId, InstanceRecord, Ledger, LedgerChanges, Origin, Reason};
-use taskscaler::{LedgerStore as _, StoreError};
+use taskscaler::{LedgerStore, StoreError};
 
 const GROUP: &str = "fake/group";
 
@@ -100,13 +100,40 @@ fn the_ledger_of_a_running_manager_is_refused_with_what_to_do() {
     assert!(error.to_string().contains("end the other process"), "{error}");
     // A store that was closed is free, and takes no offence at a straggler.
     let closed = DurableStore::new(folder.path(), "closed");
-    closed.load(GROUP).unwrap();
+    closed.load("fake/closed").unwrap();
     closed.close();
     closed.save(&changes([("i-1", record(1))], [])).unwrap();
-    assert_eq!(DurableStore::new(folder.path(), "closed").load(GROUP).unwrap(), Ledger::default());
-    // Other entries and other groups are free.
-    DurableStore::new(folder.path(), "testers").load(GROUP).unwrap();
+    assert_eq!(DurableStore::new(folder.path(), "closed").load("fake/closed").unwrap(), Ledger::default());
+    // Other groups are free.
+    DurableStore::new(folder.path(), "testers").load("fake/theirs").unwrap();
     DurableStore::new(folder.path(), "builders").load("fake/other").unwrap();
+}
+
+#[test]
+fn a_group_has_one_scaler_whatever_its_runner_is_called_and_whether_it_keeps_anything() {
+    let folder = tempfile::tempdir().unwrap();
+    let in_use = |store: &dyn LedgerStore| {
+        let error = store.load(GROUP).unwrap_err();
+        assert!(matches!(error, StoreError::GroupInUse { .. }), "{error:?}");
+        error.to_string()
+    };
+    let builders = DurableStore::new(folder.path(), "builders");
+    builders.load(GROUP).unwrap();
+    let testers = DurableStore::new(folder.path(), "testers").optional();
+    let said = in_use(&testers);
+    assert!(said.contains("`fake/group` is in use by runner `builders`"), "{said}");
+    assert!(said.contains("give runner `testers` a group of its own"), "{said}");
+    in_use(&ForgettingStore::new(folder.path(), "forgetful"));
+
+    builders.close();
+    testers.load(GROUP).unwrap();
+    in_use(&builders);
+    drop(testers);
+    let forgetful = ForgettingStore::new(folder.path(), "forgetful");
+    forgetful.load(GROUP).unwrap();
+    assert!(in_use(&builders).contains("`forgetful`"));
+    forgetful.close();
+    builders.load(GROUP).unwrap();
 }
 
 #[test]
@@ -119,7 +146,8 @@ fn files_are_for_their_owner_alone() {
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&folder), 0o700);
     let files = files(&folder);
-    assert_eq!(files.len(), 2, "{files:?}");
+    // The database, its journal, and the lock of the group.
+    assert_eq!(files.len(), 3, "{files:?}");
     for file in files {
         assert_eq!(mode(&file), 0o600, "{}", file.display());
     }

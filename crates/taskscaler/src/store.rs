@@ -50,6 +50,19 @@ pub enum StoreError {
         /// The runner entry.
         runner: String,
     },
+    /// Another scaler has the group.
+    #[error(
+        "the instance group `{group}` is in use by runner `{holder}`: two scalers would remove each other's instances; give \
+         runner `{runner}` a group of its own, or remove one of the two"
+    )]
+    GroupInUse {
+        /// The group, as its provider names it.
+        group: String,
+        /// The runner entry that has it.
+        holder: String,
+        /// The runner entry that cannot have it.
+        runner: String,
+    },
     /// A later version of the program wrote it.
     #[error(
         "the ledger `{}` has version {found} and this program knows versions up to {known}: run the program that wrote it, \

@@ -21,6 +21,7 @@ Examples:
   drover demo                                see it work, with nothing to set up
   drover config check                        is the configuration fit for use?
   drover register --url https://gitlab.example.com --token \"$TOKEN\" --executor instance
+  drover doctor                              what stands in the way of jobs, and what repairs it?
   drover run                                 take jobs until told to stop
   drover explain                             what does it do, and why?";
 
@@ -77,6 +78,7 @@ pub(crate) struct ConfigArguments {
 pub(crate) enum Command {
     Run(cmd::run::RunArguments),
     Explain(cmd::explain::ExplainArguments),
+    Doctor(cmd::doctor::DoctorArguments),
     Demo(cmd::demo::DemoArguments),
     Register(Box<cmd::register::RegisterArguments>),
     Verify(cmd::verify::VerifyArguments),

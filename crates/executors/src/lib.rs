@@ -16,13 +16,17 @@
 
 mod caches;
 mod docker;
+mod doctor;
 mod environment;
 mod executor;
 mod instance;
 mod run;
 
 pub use caches::{CacheAddresses, LocalCaches, SignedCaches};
-pub use docker::{DockerAutoscaler, DockerExecutor, DockerParts, DockerStartError, EndpointError, builds_are_shared};
+pub use docker::{
+    DockerAutoscaler, DockerExecutor, DockerParts, DockerStartError, EndpointError, builds_are_shared,
+};
+pub use doctor::diagnose;
 pub use environment::{Environment, EnvironmentError, StageEvent, StageHandle, StageOutput, Stop};
 pub use executor::{Executor, NoRoom, PrepareError, PrepareRequest, Reservation};
 pub use instance::{InstanceExecutor, InstanceParts, InstanceStartError, SettingsError};

@@ -21,6 +21,7 @@
 mod caches;
 mod board;
 mod control;
+mod diagnose;
 mod dispatch;
 mod dry_run;
 mod events;
@@ -31,7 +32,9 @@ mod runner;
 mod watch;
 
 pub use control::{Control, Controlled, Shutdown, control};
+pub use diagnose::diagnose;
 pub use dry_run::DryRun;
+pub use fleeting::{Finding, Severity};
 pub use events::{JobLine, Jobs, Observer, Silent};
 pub use manager::{Ended, Manager, ManagerOptions, View};
 pub use providers::{BuiltIn, Providers};

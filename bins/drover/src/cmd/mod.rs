@@ -3,6 +3,7 @@
 pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod helper;
 pub(crate) mod list;
@@ -23,6 +24,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     match arguments.command {
         Command::Run(options) => run::run(options, logging),
         Command::Explain(options) => explain::explain(&options, logging),
+        Command::Doctor(options) => doctor::doctor(&options, logging),
         Command::Demo(options) => demo::demo(options),
         Command::Register(options) => register::register(&options, logging),
         Command::Verify(options) => verify::verify(&options, logging),

@@ -7,7 +7,7 @@ mod machines;
 mod settings;
 mod terminal;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,12 +31,25 @@ use helper::{HelperError, Helpers};
 use machine::Machine;
 use machines::{Machines, with_causes};
 
+pub(crate) use settings::key as read_key;
+
 pub use settings::SettingsError;
 
 /// How long a job that waits is told nothing new.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 /// Instances that one job may try before it gives up.
 const INSTANCES_TRIED: u32 = 3;
+
+/// The helper for each of these kinds of Linux machines (as `uname -m` says) that instances of an entry would be given, and
+/// where they are looked for.
+pub(crate) fn helper_binaries(
+    runner: &Runner,
+    base: &Path,
+    machines: &[&str],
+) -> (Vec<Option<PathBuf>>, String) {
+    let helpers = Helpers::new(runner, base);
+    (machines.iter().map(|machine| helpers.binary(machine)).collect(), helpers.places())
+}
 
 /// Runs jobs on the instances of one group.
 pub struct InstanceExecutor {

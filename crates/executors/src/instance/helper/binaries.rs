@@ -74,7 +74,7 @@ impl Binaries {
         Ok(Some(binary))
     }
 
-    fn path(&self, system: &str, machine: &str) -> Option<PathBuf> {
+    pub(super) fn path(&self, system: &str, machine: &str) -> Option<PathBuf> {
         let architecture = architecture(system, machine)?;
         let alike = self.alike.as_ref().filter(|_| architecture == std::env::consts::ARCH);
         let of_folders = self.folders.iter().map(|folder| folder.join(&architecture).join(NAME));

@@ -77,6 +77,16 @@ impl Helpers {
         }
     }
 
+    /// Which helper a Linux instance of this kind (as `uname -m` says) would be given; nothing is read.
+    pub(crate) fn binary(&self, machine: &str) -> Option<std::path::PathBuf> {
+        self.binaries.path("Linux", machine)
+    }
+
+    /// Where helpers are looked for.
+    pub(crate) fn places(&self) -> String {
+        self.binaries.to_string()
+    }
+
     /// Finds or installs the helper of an instance; `None` if there is none to be had.
     pub(crate) async fn provide(
         &self,

@@ -62,6 +62,10 @@ pub(crate) fn script(context: &Context, stage: Stage, shell: Shell) -> Option<Sc
     if users {
         // `command` keeps a shell that does not know the option alive.
         options.push("command set -o pipefail 2>/dev/null || :");
+    } else {
+        // What git and the helper say stands between the lines that introduce and conclude it; two streams may overtake
+        // each other on their way. What users' commands say keeps its stream.
+        options.push("exec 2>&1");
     }
     if stage.place() == Place::Helper
         && context.runner.temp_access == TempAccess::Everyone

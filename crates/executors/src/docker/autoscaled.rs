@@ -2,30 +2,48 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use config::Runner;
+use connector::Client;
 use gitlab_api::Features;
 use taskscaler::{InstanceLine, Report};
 use tokio::sync::watch;
 use trace::JobLog;
 
-use super::engine::{Endpoint, Engine};
+use super::engine::{Endpoint, Engine, EngineError};
 use super::environment::Ground;
 use super::prepare::{self, Settings};
 use super::{DockerParts, DockerStartError, StartError, features, replace, settings};
 use crate::executor::{Executor, NoRoom, PrepareError, PrepareRequest, Reservation};
-use crate::instance::InstanceEnvironment;
+use crate::instance::{InstanceEnvironment, Need, run_command};
 use crate::{Environment, InstanceExecutor, InstanceParts};
+
+/// Time for an engine to say that it is there.
+const PING_DEADLINE: Duration = Duration::from_secs(10);
+const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
+/// Says what is wrong with the engine at a socket, and ends with 1; or it ends with 0.
+const CAUSE: &str = "PATH=$PATH:/usr/sbin:/sbin; \
+    if [ ! -S SOCKET ]; then \
+        if command -v dockerd >/dev/null || command -v docker >/dev/null; then \
+            echo \"it does not run: there is no socket SOCKET; have the instance start it, for example with systemctl enable docker\"; \
+        else echo \"Docker is not installed there; install it in the image of the instances\"; fi; \
+    elif [ ! -w SOCKET ]; then \
+        echo \"the login $(id -un) may not use SOCKET; add it to the group docker\"; \
+    else exit 0; fi; exit 1";
 
 /// Runs jobs in containers of engines on the instances of one group.
 pub struct DockerAutoscaler {
     instances: InstanceExecutor,
-    settings: RwLock<Arc<Settings>>,
+    settings: Arc<RwLock<Arc<Settings>>>,
     parts: DockerParts,
     /// By instance: jobs of one share its connections. An engine goes with its last job.
-    engines: Mutex<BTreeMap<String, Weak<Engine>>>,
+    engines: Mutex<BTreeMap<String, (Weak<Engine>, Client)>>,
 }
+
+/// An instance is ready when its engine answers through the connection to it.
+struct AnsweringEngine(Arc<RwLock<Arc<Settings>>>);
 
 // === impl DockerAutoscaler ===
 
@@ -40,25 +58,28 @@ impl DockerAutoscaler {
         parts: DockerParts,
     ) -> Result<Self, DockerStartError> {
         let settings = settings(runner, &parts.base, &parts.version)?;
-        let instances = InstanceExecutor::start(runner, instances).await.map_err(StartError::Instance)?;
-        let engines = Mutex::new(BTreeMap::new());
-        Ok(Self { instances, settings: RwLock::new(Arc::new(settings)), parts, engines })
+        let settings = Arc::new(RwLock::new(Arc::new(settings)));
+        let need: Arc<dyn Need> = Arc::new(AnsweringEngine(Arc::clone(&settings)));
+        let instances = InstanceExecutor::start_with(runner, instances, Some(need)).await;
+        let instances = instances.map_err(StartError::Instance)?;
+        Ok(Self { instances, settings, parts, engines: Mutex::new(BTreeMap::new()) })
     }
 
     /// The engine of an instance.
     fn engine(&self, ground: &InstanceEnvironment, settings: &Settings) -> Result<Arc<Engine>, PrepareError> {
         let instance = ground.instance();
         let mut engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
-        engines.retain(|_, engine| engine.strong_count() > 0);
-        if let Some(engine) = engines.get(instance).and_then(Weak::upgrade) {
+        // Where the connection broke, its last jobs hold an engine that nobody reaches any more.
+        engines.retain(|_, (engine, client)| engine.strong_count() > 0 && !client.is_closed());
+        if let Some(engine) = engines.get(instance).and_then(|(engine, _)| engine.upgrade()) {
             return Ok(engine);
         }
         let dial = Endpoint::tunnelled(&settings.config, ground.client().clone())
             .map_err(|error| PrepareError::Configuration(error.to_string()))?;
-        let engine = Engine::new(dial, format!("the Docker engine of instance {instance}"))
+        let engine = Engine::new(dial, place(instance))
             .map_err(|error| PrepareError::System(error.to_string()))?;
         let engine = Arc::new(engine);
-        engines.insert(instance.to_owned(), Arc::downgrade(&engine));
+        engines.insert(instance.to_owned(), (Arc::downgrade(&engine), ground.client().clone()));
         Ok(engine)
     }
 }
@@ -129,6 +150,47 @@ impl Executor for DockerAutoscaler {
     async fn shutdown(&self) -> Vec<String> {
         self.instances.shutdown().await
     }
+}
+
+// === impl AnsweringEngine ===
+
+#[async_trait]
+impl Need for AnsweringEngine {
+    async fn look(&self, client: &Client) -> Result<(), String> {
+        let settings = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
+        let place = place(client.instance());
+        let dial = Endpoint::tunnelled(&settings.config, client.clone()).map_err(|error| error.to_string())?;
+        let engine = Engine::new(dial, place.clone()).map_err(|error| error.to_string())?;
+        let asked = tokio::time::timeout(PING_DEADLINE, engine.api().ping()).await;
+        let why = match asked {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => EngineError::from(error).to_string(),
+            Err(_) => format!("no answer within {PING_DEADLINE:?}"),
+        };
+        let host = settings.config.host.as_deref().filter(|host| !host.is_empty());
+        let cause = match host.unwrap_or(DEFAULT_HOST).strip_prefix("unix://") {
+            Some(socket) => cause(client, socket).await,
+            None => None,
+        };
+        let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+        Err(format!("{place} does not answer{cause} ({why})"))
+    }
+}
+
+fn place(instance: &str) -> String {
+    format!("the Docker engine of instance {instance}")
+}
+
+/// Looks on the instance for why nothing answers at a socket: SSH servers do not say.
+async fn cause(client: &Client, socket: &str) -> Option<String> {
+    // A name with quotes would end the script.
+    if !socket.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte)) {
+        return None;
+    }
+    let script = CAUSE.replace("SOCKET", socket);
+    let said = tokio::time::timeout(PING_DEADLINE, run_command(client, &format!("sh -c '{script}'"))).await.ok()?;
+    let said = said.err()?;
+    Some(said.strip_prefix("exit code 1: ")?.to_owned())
 }
 
 // === impl InstanceEnvironment ===

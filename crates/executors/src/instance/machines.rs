@@ -12,13 +12,26 @@ use connector::{Attempt, Client, DialError, DialOptions, Output};
 use fleeting::{ConnectInfo, HeartbeatError, InstanceId};
 use job::Shell;
 use taskscaler::ReadyUp;
+use tokio::time::Instant;
 
 use super::machine::Machine;
 
 /// Time for the probe of an instance that should answer at once.
 const PROBE_DEADLINE: Duration = Duration::from_secs(20);
+/// Between two looks for what an instance needs.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// How much of a failing ready command's output is kept for the message.
 const OUTPUT_KEPT: usize = 2048;
+
+/// What the instances of a group need besides their SSH server.
+#[async_trait]
+pub(crate) trait Need: Send + Sync + 'static {
+    /// Looks for it once.
+    ///
+    /// # Errors
+    /// What is missing and what to do, for people.
+    async fn look(&self, client: &Client) -> Result<(), String>;
+}
 
 /// Connections by instance. An instance is ready when it was dialled and the ready command, if there is one, succeeded.
 pub(crate) struct Machines {
@@ -28,11 +41,39 @@ pub(crate) struct Machines {
     probes: bool,
     /// Shell of the jobs.
     shell: Shell,
+    need: Option<Arc<dyn Need>>,
 }
 
 impl Machines {
-    pub(crate) fn new(options: DialOptions, ready_command: String, probes: bool, shell: Shell) -> Self {
-        Self { connected: Mutex::new(BTreeMap::new()), options, ready_command, probes, shell }
+    pub(crate) fn new(
+        options: DialOptions,
+        ready_command: String,
+        probes: bool,
+        shell: Shell,
+        need: Option<Arc<dyn Need>>,
+    ) -> Self {
+        Self { connected: Mutex::new(BTreeMap::new()), options, ready_command, probes, shell, need }
+    }
+
+    /// Waits until the instance has what it needs.
+    pub(crate) async fn provided(&self, client: &Client, patience: Duration) -> Result<(), String> {
+        let Some(need) = &self.need else { return Ok(()) };
+        let end = Instant::now() + patience;
+        loop {
+            let Err(why) = need.look(client).await else { return Ok(()) };
+            if Instant::now() >= end || client.is_closed() {
+                return Err(why);
+            }
+            tracing::debug!(instance = client.instance(), %why, "the instance is not ready yet");
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Has shells wait for scripts, where scripts run on the instance itself.
+    pub(crate) fn warm_up(&self, machine: &Arc<Machine>) {
+        if self.need.is_none() {
+            machine.warm_up();
+        }
     }
 
     /// The connected instance of this name, if it is connected.
@@ -77,6 +118,7 @@ impl ReadyUp for Machines {
                 "instance does not answer yet"
             );
         };
+        let end = Instant::now() + info.settings.timeout();
         let dialled = self.dial(&info, &mut on_retry).await;
         let machine = dialled.map_err(|error| format!("dialing host: {}", with_causes(&error)))?;
         if !self.ready_command.is_empty() {
@@ -86,7 +128,9 @@ impl ReadyUp for Machines {
                 format!("ready command: {why}")
             })?;
         }
-        machine.warm_up();
+        let left = end.saturating_duration_since(Instant::now());
+        self.provided(machine.client(), left).await.inspect_err(|_| self.drop_connection(&info.instance))?;
+        self.warm_up(&machine);
         Ok(())
     }
 
@@ -115,7 +159,7 @@ impl ReadyUp for Machines {
 }
 
 /// Runs a command to its end; anything but success is described with the end of what it said.
-async fn run(client: &Client, command: &str) -> Result<(), String> {
+pub(crate) async fn run(client: &Client, command: &str) -> Result<(), String> {
     let mut process = client.exec(command, Bytes::new()).await.map_err(|error| error.to_string())?;
     let mut said = Vec::new();
     while let Some(output) = process.next().await.map_err(|error| error.to_string())? {

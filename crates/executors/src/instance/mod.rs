@@ -31,12 +31,16 @@ use helper::{HelperError, Helpers};
 use machine::Machine;
 use machines::{Machines, with_causes};
 
+pub(crate) use machines::{Need, run as run_command};
+
 pub(crate) use settings::key as read_key;
 
 pub use settings::SettingsError;
 
 /// How long a job that waits is told nothing new.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a job waits for what an instance had when it became ready, such as an engine that is restarted.
+const NEED_PATIENCE: Duration = Duration::from_secs(10);
 /// Instances that one job may try before it gives up.
 const INSTANCES_TRIED: u32 = 3;
 
@@ -109,6 +113,15 @@ impl InstanceExecutor {
     /// # Errors
     /// [`InstanceStartError`]; the entry takes no jobs then.
     pub async fn start(runner: &Runner, parts: InstanceParts) -> Result<Self, InstanceStartError> {
+        Self::start_with(runner, parts, None).await
+    }
+
+    /// The same for instances that are ready only when they have something more.
+    pub(crate) async fn start_with(
+        runner: &Runner,
+        parts: InstanceParts,
+        need: Option<Arc<dyn Need>>,
+    ) -> Result<Self, InstanceStartError> {
         let autoscaler = runner.autoscaler.as_ref().ok_or(SettingsError::NoAutoscaler)?;
         settings::unsupported(autoscaler)?;
         let shell: Shell = runner
@@ -123,7 +136,7 @@ impl InstanceExecutor {
         let options =
             DialOptions { use_external_addr: connector.use_external_addr, ..DialOptions::default() };
         let ready_command = autoscaler.instance_ready_command.clone().unwrap_or_default();
-        let machines = Arc::new(Machines::new(options, ready_command, parts.heartbeats, shell));
+        let machines = Arc::new(Machines::new(options, ready_command, parts.heartbeats, shell, need));
         let use_external_addr = connector.use_external_addr;
         let defaults = Settings::default();
         let settings = Settings {
@@ -190,7 +203,7 @@ impl InstanceExecutor {
             dialled = self.machines.dial(&info, &mut on_retry) => {
                 let machine = dialled
                     .map_err(|error| format!("creating instance environment: {}", with_causes(&error)))?;
-                machine.warm_up();
+                self.machines.warm_up(&machine);
                 Ok(machine)
             }
             cause = acquisition.lost() => Err(cause.to_string()),
@@ -294,6 +307,7 @@ impl InstanceExecutor {
             self.say_dialing(&acquisition, log).await;
             let opened = async {
                 let machine = self.connect(&acquisition, log).await?;
+                self.machines.provided(machine.client(), NEED_PATIENCE).await?;
                 log.line(LineKind::Plain, format_args!("Instance {} connected", acquisition.instance()));
                 let helper = match program {
                     true => self.helper(&machine, log).await?,

@@ -33,6 +33,7 @@ read -r _ || :
 kill "$engine" 2>/dev/null || :
 wait "$engine" || :
 ip link delete "$name" || :
+umount "$folder/exec/netns/default" 2>/dev/null || :
 rm -rf "$folder"
 "#;
 
@@ -128,12 +129,22 @@ impl Engine {
     #[must_use]
     pub fn entry(&self, name: &str) -> Entry {
         Entry::plain(name)
+            .set("token", Self::token())
             .set("executor", "docker")
             .set("builds_dir", "/builds")
             .set("docker.host", self.host())
             .set("docker.image", "box:1")
             .set("docker.pull_policy", "if-not-present")
             .set("docker.helper_image_archive", self.archive.display().to_string())
+    }
+
+    /// A token whose short form is no other's, so that what jobs of one test have is told apart from what others have: job ids
+    /// are the same in every test.
+    #[must_use]
+    pub fn token() -> String {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let (process, number) = (std::process::id() % 100_000, NEXT.fetch_add(1, Ordering::Relaxed));
+        format!("glrt-{process:05}{number:03}x0123456789abcdef")
     }
 
     /// Makes an image of a busybox with these changes (`ENTRYPOINT [...]`, `USER ...`).
@@ -182,12 +193,14 @@ impl Engine {
         command
     }
 
-    /// What jobs of a project have on the engine: containers, temporary volumes, networks, each by name.
+    /// What a job of the runner with this token has on the engine: containers, temporary volumes, networks, each by name.
     #[must_use]
-    pub fn belongings(&self, job: u64) -> Vec<String> {
+    pub fn belongings(&self, token: &str, job: u64) -> Vec<String> {
         let filter = format!("label=com.gitlab.gitlab-runner.job.id={job}");
+        let short = token.trim_start_matches("glrt-").get(..9).unwrap_or_default();
+        let runner = format!("label=com.gitlab.gitlab-runner.runner.id={short}");
         let lists: [&[&str]; 3] = [
-            &["ps", "-a", "--format", "{{.Names}}", "--filter", &filter],
+            &["ps", "-a", "--format", "{{.Names}}", "--filter", &filter, "--filter", &runner],
             &[
                 "volume",
                 "ls",
@@ -196,9 +209,11 @@ impl Engine {
                 "--filter",
                 &filter,
                 "--filter",
+                &runner,
+                "--filter",
                 "label=com.gitlab.gitlab-runner.reusable=false",
             ],
-            &["network", "ls", "--format", "{{.Name}}", "--filter", &filter],
+            &["network", "ls", "--format", "{{.Name}}", "--filter", &filter, "--filter", &runner],
         ];
         lists
             .iter()

@@ -111,14 +111,16 @@ impl Entry {
         self.table.get("name").and_then(Value::as_str).unwrap_or_default()
     }
 
-    pub(crate) fn token(&self) -> &str {
+    /// Its token.
+    #[must_use]
+    pub fn token(&self) -> &str {
         self.table.get("token").and_then(Value::as_str).unwrap_or_default()
     }
 
     /// The table with what only the world knows.
     pub(crate) fn finish(&self, url: &str, folder: &Path) -> Table {
         let mut table = self.table.clone();
-        if !table.contains_key("url") {
+        if table.get("url").and_then(Value::as_str).is_none_or(str::is_empty) {
             set(&mut table, "url", url.into());
         }
         if self.local {
@@ -151,6 +153,22 @@ impl Setup {
         Self { gitlab, global: Table::new(), entries: Vec::new() }
             .set("concurrent", 10)
             .set("check_interval", 1)
+    }
+
+    /// What a configuration file says; GitLab knows its entries. `change` gives each what only the test knows.
+    ///
+    /// # Panics
+    /// When the text is no TOML.
+    #[must_use]
+    pub fn of_file(text: &str, change: impl Fn(Entry) -> Entry) -> Self {
+        let mut global: Table = text.parse().expect("the file is TOML");
+        let entries = match global.remove("runners") {
+            Some(Value::Array(entries)) => entries,
+            Some(_) | None => Vec::new(),
+        };
+        let tables = entries.iter().filter_map(Value::as_table).cloned();
+        let entries = tables.map(|table| change(Entry { table, known: true, local: false })).collect();
+        Self { entries, global, ..Self::new() }
     }
 
     /// Adds a runner entry.

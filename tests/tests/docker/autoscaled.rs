@@ -1,6 +1,6 @@
 //! Jobs in containers of engines on instances, reached over the kept SSH connection of each.
 
-use drover_tests::{Engine, Entry, Setup, Sshd, World};
+use drover_tests::{Engine, Entry, Setup, Sshd, World, eventually};
 use gitlab_mock::JobBuilder;
 
 use crate::nothing_is_left;
@@ -9,6 +9,7 @@ use crate::nothing_is_left;
 async fn world(sshd: &Sshd, host: &str) -> World {
     let engine = Engine::shared();
     let entry = Entry::machines("fleet", [sshd])
+        .set("token", Engine::token())
         .set("executor", "docker-autoscaler")
         .set("autoscaler.capacity_per_instance", 5)
         .set("builds_dir", "/builds")
@@ -38,7 +39,7 @@ async fn jobs_of_one_instance_share_its_connection() {
         let finished = world.finished(job).await.failed("script_failure", Some(3));
         let id = finished.view.id;
         finished.says("Instance m1").has_line("1").has_line("line 1999");
-        nothing_is_left(id).await;
+        nothing_is_left(&world, id).await;
     }
     world.stop().await;
 }
@@ -47,11 +48,14 @@ async fn jobs_of_one_instance_share_its_connection() {
 async fn an_engine_that_does_not_run_is_named_with_its_instance() {
     let sshd = Sshd::start();
     let world = world(&sshd, "unix:///nowhere/engine.sock").await;
-    world
-        .run(JobBuilder::new("nowhere").variable("GIT_STRATEGY", "none").script(["true"]))
-        .await
-        .failed("runner_system_failure", None)
-        .says("the Docker engine of instance m1");
+    let job = world.enqueue(JobBuilder::new("nowhere").variable("GIT_STRATEGY", "none").script(["true"]));
+    let words = "the Docker engine of instance m1";
+    eventually("the engine and its instance are named", || {
+        world.log.has_line(&[words, "/nowhere/engine.sock"]) || job.log_text().contains(words)
+    })
+    .await;
+    job.cancel();
+    world.finished(&job).await.canceled();
     world.stop().await;
 }
 
@@ -68,7 +72,7 @@ async fn a_job_whose_instance_vanishes_says_which_one() {
     assert_eq!(finished.view.failure_reason.as_deref(), Some("runner_system_failure"), "{}", finished.log);
     assert!(finished.log.contains("m1"), "{}", finished.log);
     // The engine outlives its instance here, and with it what nobody could remove.
-    for name in Engine::shared().belongings(finished.view.id) {
+    for name in Engine::shared().belongings(&world.runners[0].token(), finished.view.id) {
         let _ = Engine::shared().try_docker(&["rm", "-f", &name]);
     }
 }

@@ -20,7 +20,7 @@ async fn a_job_runs_in_its_image_and_leaves_nothing_behind() {
         .says("Skipping Git repository setup")
         .says("in /builds/")
         .has_line("oops");
-    nothing_is_left(job.view.id).await;
+    nothing_is_left(&world, job.view.id).await;
     world.stop().await;
 }
 

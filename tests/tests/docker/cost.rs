@@ -15,10 +15,10 @@ async fn counted(change: impl FnOnce(Entry) -> Entry) -> (World, Counted) {
 /// Calls and starts of one job, without what only the first job of an engine costs.
 async fn cost(world: &World, counted: &Counted, job: impl Fn() -> JobBuilder) -> (u64, u64) {
     let first = world.run(job()).await.succeeded();
-    nothing_is_left(first.view.id).await;
+    nothing_is_left(world, first.view.id).await;
     let before = counted.calls();
     let second = world.run(job()).await.succeeded();
-    nothing_is_left(second.view.id).await;
+    nothing_is_left(world, second.view.id).await;
     let after = counted.calls();
     (after.0 - before.0, after.1 - before.1)
 }

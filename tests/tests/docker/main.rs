@@ -19,9 +19,9 @@ pub(crate) async fn world(change: impl FnOnce(Entry) -> Entry) -> World {
 }
 
 /// Nothing of a job is left on the engine.
-pub(crate) async fn nothing_is_left(job: u64) {
+pub(crate) async fn nothing_is_left(world: &World, job: u64) {
     drover_tests::eventually("everything of the job is removed", || {
-        Engine::shared().belongings(job).is_empty()
+        Engine::shared().belongings(&world.runners[0].token(), job).is_empty()
     })
     .await;
 }

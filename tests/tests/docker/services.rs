@@ -35,7 +35,7 @@ async fn a_service_is_reached_by_all_of_its_names() {
             .says("Waiting for services to be up and running")
             .says_not("probably didn't start properly");
         assert_eq!(job.count("hello from service"), 4);
-        nothing_is_left(job.view.id).await;
+        nothing_is_left(&world, job.view.id).await;
         world.stop().await;
     }
 }

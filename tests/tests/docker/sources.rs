@@ -19,7 +19,7 @@ async fn a_checkout_is_kept_for_the_next_job_and_belongs_to_everybody() {
     job("fetch").await.succeeded().says("Running on runner-").has_line("1").lacks_line("litter");
     job("fetch").await.succeeded().says("Removing litter").has_line("1");
     let cloned = job("clone").await.succeeded().says_not("Removing litter").has_line("1");
-    nothing_is_left(cloned.view.id).await;
+    nothing_is_left(&world, cloned.view.id).await;
     world.stop().await;
 }
 

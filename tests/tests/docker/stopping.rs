@@ -21,7 +21,7 @@ async fn a_cancelled_job_is_asked_to_end_and_runs_its_after_script() {
     world.says(&job, "started\n").await;
     job.cancel();
     let job = world.finished(&job).await.canceled().has_line("it is canceled").lacks_line("not reached");
-    nothing_is_left(job.view.id).await;
+    nothing_is_left(&world, job.view.id).await;
     world.stop().await;
 }
 
@@ -35,7 +35,7 @@ async fn a_job_that_takes_too_long_leaves_nothing() {
             .script(["trap '' TERM; while :; do sleep 1; done"]),
     );
     let job = job.await.failed("job_execution_timeout", None);
-    nothing_is_left(job.view.id).await;
+    nothing_is_left(&world, job.view.id).await;
     world.stop().await;
 }
 
@@ -55,11 +55,11 @@ async fn a_job_whose_container_is_removed_fails_and_says_why() {
     let world = world(|entry| entry).await;
     let job = world.enqueue(patient());
     world.says(&job, "started\n").await;
-    let mine = Engine::shared().belongings(job.view().id);
+    let mine = Engine::shared().belongings(&world.runners[0].token(), job.view().id);
     Engine::shared().docker(&["rm", "-f", &mine[0]]);
     let job = world.finished(&job).await;
     assert!(job.log.contains("was removed") || job.log.contains("exit code 137"), "{}", job.log);
-    nothing_is_left(job.view.id).await;
+    nothing_is_left(&world, job.view.id).await;
     world.stop().await;
 }
 
@@ -68,8 +68,9 @@ async fn what_a_killed_manager_left_is_removed_by_the_next() {
     let engine = Engine::shared();
     let gitlab = GitlabMock::start(gitlab_mock::Config::default()).await.unwrap();
     let entry = engine.entry("left").set("feature_flags.FF_NETWORK_PER_BUILD", true);
+    let token = entry.token().to_owned();
     let setup = Setup::new().runner(entry);
-    let runner = gitlab.add_runner("glrt-left-0123456789abcdef");
+    let runner = gitlab.add_runner(&token);
     let job = gitlab.enqueue(&runner, patient());
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.toml");
@@ -80,11 +81,15 @@ async fn what_a_killed_manager_left_is_removed_by_the_next() {
     let mut first = start();
     job.log_contains("started\n", drover_tests::PATIENCE).await.unwrap();
     let id = job.view().id;
-    assert!(engine.belongings(id).len() >= 2, "{:?}", engine.belongings(id));
+    assert!(
+        engine.belongings(&runner.token(), id).len() >= 2,
+        "{:?}",
+        engine.belongings(&runner.token(), id)
+    );
     first.signal(nix::sys::signal::Signal::SIGKILL);
     first.ends().await;
     let mut again = start();
-    eventually("the leftovers are removed", || engine.belongings(id).is_empty()).await;
+    eventually("the leftovers are removed", || engine.belongings(&runner.token(), id).is_empty()).await;
     again.signal(nix::sys::signal::Signal::SIGTERM);
     again.ends().await;
 }

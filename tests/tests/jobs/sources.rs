@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use drover_tests::{Entry, Setup, World};
+use drover_tests::{Entry, Setup, Sshd, World};
 use gitlab_mock::{Endpoint, Fault, GitSource, JobBuilder, JobVariable, Repository};
 use serde_json::json;
 
@@ -204,16 +204,18 @@ async fn the_token_is_in_no_log_and_in_no_file_of_the_project() {
 }
 
 #[tokio::test]
-async fn a_tree_of_thousands_of_files_is_checked_out() {
-    let world = world().await;
+async fn a_tree_of_fifty_thousand_files_is_checked_out() {
+    // A machine that stays: an instance would be removed with all of its files when the manager ends.
+    let machine = Sshd::start();
+    let world = Setup::new().runner(Entry::machines("ssh", [&machine])).start().await;
     let repository = world.gitlab.create_repository("harbour/fleet").await.unwrap();
-    let files = (0..5000).map(|n| (format!("ships/{:02}/{n}.txt", n % 50), format!("ship {n}\n")));
+    let files = (0..50_000).map(|n| (format!("ships/{:02}/{n}.txt", n % 50), format!("berth {}\n", n % 50)));
     repository.commit("main", files, "all ships").await.unwrap();
     let job = JobBuilder {
         git: Some(GitSource { project: "harbour/fleet".to_owned(), reference: None, depth: 1 }),
         ..JobBuilder::new("large")
     };
-    let ended = world.run(job.script(["find ships -type f | wc -l", "cat ships/49/4999.txt"])).await;
-    ended.succeeded().has_line("5000").has_line("ship 4999");
+    let ended = world.run(job.script(["find ships -type f | wc -l", "cat ships/49/49999.txt"])).await;
+    ended.succeeded().has_line("50000").has_line("berth 49");
     world.stop().await;
 }

@@ -10,10 +10,10 @@ const STYLE: &str = "\
 @media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--faint:#9aa4ae;--line:#30363d;--ground:#0d1117;--card:#161b22}}\
 body{margin:2rem auto;max-width:60rem;padding:0 1rem;font:16px/1.55 system-ui,sans-serif;color:var(--ink);background:var(--ground)}\
 h1{font-size:1.6rem;margin:0 0 .3rem}h2{font-size:1.15rem;margin:2.2rem 0 .5rem}p{max-width:48rem}.faint{color:var(--faint)}\
-figure{margin:.5rem 0 1rem;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.8rem}\
-svg{display:block;width:100%;height:auto}\
+figure{margin:.5rem 0 1rem;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.8rem;overflow-x:auto}\
+svg{display:block;width:100%;min-width:40rem;height:auto}\
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
-th,td{padding:.3rem .9rem .3rem 0;text-align:right;border-bottom:1px solid var(--line)}\
+td{white-space:nowrap}th,td{padding:.3rem .9rem .3rem 0;text-align:right;border-bottom:1px solid var(--line)}\
 th:first-child{text-align:left;font-weight:normal}thead th{font-weight:600}th.sub{padding-left:1rem;color:var(--faint)}";
 
 /// The page.

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use config::{Autoscaler, Runner, ScaleRate, SecretString};
+use config::{Autoscaler, Runner, SecretString};
 use ledger::{DurableStore, ForgettingStore};
 use taskscaler::LedgerStore;
-use taskscaler_core::{Config, Policy, ScaleThrottle, Zone};
+use taskscaler_core::{Config, Zone};
 
 /// Largest private key file; anything bigger is not a key.
 const KEY_FILE_LIMIT: u64 = 64 * 1024;
@@ -35,27 +35,8 @@ pub enum SettingsError {
 
 /// The core's settings.
 pub(crate) fn core(autoscaler: &Autoscaler, local: Zone) -> Result<Config, SettingsError> {
-    let policies: Vec<Policy> =
-        autoscaler.policies(local).map_err(|error| SettingsError::Policy(error.to_string()))?;
-    let scale_throttle = match autoscaler.scale_rate() {
-        ScaleRate::Unlimited => ScaleThrottle { limit: -1, burst: 0 },
-        ScaleRate::Limited { per_second, burst } => ScaleThrottle { limit: i64::from(per_second), burst },
-    };
-    let storage = autoscaler.state_storage.as_ref();
-    Ok(Config {
-        capacity_per_instance: autoscaler.capacity_per_instance(),
-        max_use_count: autoscaler.max_use_count().unwrap_or(0),
-        max_instances: autoscaler.max_instances().unwrap_or(0),
-        policies,
-        scale_throttle,
-        reservation_throttling: autoscaler.reservation_throttling(),
-        failure_threshold: autoscaler.failure_threshold(),
-        deletion_retry_interval: autoscaler.deletion_retry_interval(),
-        keep_instance_with_acquisitions: storage
-            .is_some_and(|storage| storage.keep_instance_with_acquisitions),
-        restores_state: autoscaler.keeps_state(),
-        ..Config::default()
-    })
+    let config = autoscaler.scaler(local).map_err(|error| SettingsError::Policy(error.to_string()))?;
+    Ok(Config { restores_state: autoscaler.keeps_state(), ..config })
 }
 
 /// What this build cannot do for an entry, said before it takes a job.

@@ -125,8 +125,9 @@ impl InstanceGroup for DryGroup {
         self.inner.diagnose().await
     }
 
+    /// No: what a dry run makes of the instances must not be remembered, nor what is remembered be touched.
     fn outlives_process(&self) -> bool {
-        self.inner.outlives_process()
+        false
     }
 
     async fn changed(&self) {

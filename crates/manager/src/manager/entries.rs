@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::{Diagnostic, Loaded, Runner, RunnerChange, Verdict};
+use taskscaler::StoreError;
 
 use super::{Entry, Event, Manager};
 use crate::dispatch::RunnerIndex;
@@ -92,13 +93,7 @@ impl Manager {
     pub(super) fn start(&mut self, index: RunnerIndex, tries: u32) {
         let Some(entry) = self.runners.get_mut(&index).filter(|entry| !entry.removed) else { return };
         entry.starting = true;
-        let (mut runner, config, around) = (entry.runner.clone(), self.config.clone(), Arc::clone(&self.around));
-        if self.dry_run
-            && let Some(autoscaler) = &mut runner.autoscaler
-        {
-            // What a dry run makes of the instances must not be remembered.
-            autoscaler.state_storage.get_or_insert_default().enabled = Some(false);
-        }
+        let (runner, config, around) = (entry.runner.clone(), self.config.clone(), Arc::clone(&self.around));
         let (events, watch) = (self.events.clone(), entry.watch.clone());
         tokio::spawn(async move {
             let outcome = Working::start(runner, &config, &around, &watch).await;
@@ -292,13 +287,16 @@ fn same_group(a: &Runner, b: &Runner) -> bool {
     group(a).is_some_and(|group_of_a| group(b) == Some(group_of_a))
 }
 
-/// Failures of the cloud pass; mistakes in the entry do not.
+/// Failures of the cloud pass, and so does another scaler on the group; mistakes in the entry do not.
 fn pause_before_retry(error: &(dyn std::error::Error + 'static), tries: u32) -> Option<Duration> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(group) = error.downcast_ref::<fleeting::GroupError>() {
             let last = START_PAUSES.len() - 1;
             return (!group.needs_operator()).then(|| START_PAUSES[(tries as usize).min(last)]);
+        }
+        if let Some(StoreError::InUse { .. } | StoreError::GroupInUse { .. }) = error.downcast_ref() {
+            return START_PAUSES.last().copied();
         }
         cause = error.source();
     }

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use fleeting::{
-    Changed, ConnectInfo, ConnectorSettings, GroupError, GroupInfo, HeartbeatError, InstanceGroup,
-    InstanceId, InstanceState, Seen,
+    Changed, ConnectInfo, ConnectorSettings, Finding, GroupError, GroupInfo, HeartbeatError, InstanceGroup,
+    InstanceId, InstanceState, Seen, Severity,
 };
 use serde_json::Value;
 
+use crate::claims::Claims;
 use crate::config::{self, Machine};
+use crate::diagnose;
 
 /// Separates the machine from the time of use in an instance's name.
 const USE: char = '#';
@@ -22,6 +25,8 @@ pub struct StaticGroup {
     /// What `init` learned: how to dial each machine.
     prepared: OnceLock<BTreeMap<String, ConnectInfo>>,
     pool: Mutex<BTreeMap<String, Usage>>,
+    /// The machines are this group's while it is initialised.
+    claims: Mutex<Option<Claims>>,
 }
 
 /// How a machine is and was used.
@@ -39,16 +44,21 @@ impl StaticGroup {
     #[must_use]
     pub fn new(machines: BTreeMap<String, Machine>) -> Self {
         let pool = machines.keys().map(|name| (name.clone(), Usage::default())).collect();
-        Self { machines, prepared: OnceLock::new(), pool: Mutex::new(pool) }
+        Self { machines, prepared: OnceLock::new(), pool: Mutex::new(pool), claims: Mutex::default() }
     }
 
     /// A group from its `plugin_config` table: `instances` maps names to `username`, `password`, `timeout`,
-    /// `external_addr` and `internal_addr` (as in GitLab's static plugin), `key_path` and `host_key`.
+    /// `external_addr` and `internal_addr` (as in GitLab's static plugin), `key_path`, `host_key`, `protocol_port`, `os`
+    /// and `arch`.
     ///
     /// # Errors
     /// [`GroupError::Configuration`] for wrong values, unknown keys and machines without an address.
     pub fn from_plugin_config(table: &Value) -> Result<Self, GroupError> {
         Ok(Self::new(config::machines(table)?))
+    }
+
+    fn claims(&self) -> MutexGuard<'_, Option<Claims>> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pool(&self) -> MutexGuard<'_, BTreeMap<String, Usage>> {
@@ -69,11 +79,17 @@ impl InstanceGroup for StaticGroup {
         if self.prepared.get().is_none() {
             let mut prepared = BTreeMap::new();
             for (name, machine) in &self.machines {
-                let mut info = ConnectInfo::new(name.as_str(), machine.settings(settings));
+                let mut info = addressed(name, machine, settings);
                 info.settings.key_pem = machine.read_key(name)?.or(info.settings.key_pem);
-                info.external_addr.clone_from(&machine.external_addr);
-                info.internal_addr.clone_from(&machine.internal_addr);
                 prepared.insert(name.clone(), info);
+            }
+            let (claims, shared) = Claims::take(prepared.values())?;
+            *self.claims() = Some(claims);
+            for machine in shared {
+                tracing::warn!(
+                    machine,
+                    "the machine is in use by another runner entry: together they may give it more jobs than either allows"
+                );
             }
             // A second preparation at the same time has the same result.
             let _ = self.prepared.set(prepared);
@@ -149,7 +165,28 @@ impl InstanceGroup for StaticGroup {
         Ok(info)
     }
 
-    /// Always healthy: whether the machine answers is found out by dialling it.
+    /// Dials every machine.
+    async fn diagnose(&self) -> Vec<Finding> {
+        let mut findings = Vec::with_capacity(self.machines.len());
+        for (name, machine) in &self.machines {
+            let prepared = self.prepared.get().and_then(|prepared| prepared.get(name)).cloned();
+            let info = prepared.unwrap_or_else(|| addressed(name, machine, &ConnectorSettings::default()));
+            findings.push(match machine.read_key(name) {
+                Ok(_) => diagnose::machine(&info).await,
+                Err(error) => {
+                    Finding::new(Severity::Error, format!("static/machine/{name}"), error.to_string())
+                        .leads_to("the entry takes no jobs")
+                        .repair(format!(
+                            "chmod 600 {}   # as the owner, who is the user who runs drover",
+                            machine.key_path.as_deref().unwrap_or(Path::new("FILE")).display()
+                        ))
+                }
+            });
+        }
+        findings
+    }
+
+    /// Always healthy: whether the machine answers is found out by dialling it, which the scaler does by itself.
     async fn heartbeat(&self, _: &InstanceId) -> Result<(), HeartbeatError> {
         Ok(())
     }
@@ -160,8 +197,17 @@ impl InstanceGroup for StaticGroup {
     }
 
     async fn shutdown(&self) -> Result<(), GroupError> {
+        self.claims().take();
         Ok(())
     }
+}
+
+/// How to dial a machine, but for its key.
+fn addressed(name: &str, machine: &Machine, settings: &ConnectorSettings) -> ConnectInfo {
+    let mut info = ConnectInfo::new(name, machine.settings(settings));
+    info.external_addr.clone_from(&machine.external_addr);
+    info.internal_addr.clone_from(&machine.internal_addr);
+    info
 }
 
 fn id(machine: &str, time: u64) -> String {

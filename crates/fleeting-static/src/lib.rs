@@ -23,13 +23,23 @@
 //! # }).unwrap();
 //! ```
 //!
+//! Each machine has `username`, `password`, `key_path`, `protocol_port`, `os`, `arch`, `timeout` and `host_key` of its own where
+//! it differs from `connector_config`. How many jobs run on a machine at once is the same for all: `capacity_per_instance`.
+//!
+//! # Whose machines they are
+//!
+//! A group that names one machine twice is refused, and it is logged when two groups of a process name the same machine:
+//! together they may give it more jobs than either allows. Managers on different hosts do not see each other.
+//!
 //! # Names
 //!
 //! An instance is one time of use of a machine, and its name says which: `mini-1#2` is the second instance on machine
 //! `mini-1`. A scaler can so tell it from the first, whose jobs it has counted. The job log shows the machine's name.
 //! The pool is kept in memory: after a restart all machines are free.
 
+mod claims;
 mod config;
+mod diagnose;
 mod group;
 
 pub use config::Machine;

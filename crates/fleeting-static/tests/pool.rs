@@ -10,7 +10,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use drover_fleeting_static::StaticGroup;
 use fleeting::conformance::{self, Harness, Verdict};
-use fleeting::{ConnectorSettings, ExposeSecret, GroupError, InstanceGroup, InstanceId, SecretString};
+use fleeting::{
+    ConnectorSettings, ExposeSecret, GroupError, InstanceGroup, InstanceId, SecretString, Severity,
+};
 use serde_json::json;
 
 fn group() -> StaticGroup {
@@ -82,7 +84,7 @@ async fn settings_of_a_machine_go_before_those_of_the_connector() {
     group.increase(2).await;
 
     let a = group.connect_info(&"a#1".into()).await.unwrap();
-    assert_eq!((a.instance.as_str(), a.internal_addr.as_deref()), ("a", Some("10.0.0.1")));
+    assert_eq!((a.instance.as_str(), a.internal_addr.as_deref()), ("a#1", Some("10.0.0.1")));
     assert_eq!(a.settings.username.as_deref(), Some("me"));
     assert_eq!(a.settings.timeout, Some(Duration::from_secs(5)));
     assert_eq!(a.settings.host_key.as_deref(), Some("SHA256:a"));
@@ -92,6 +94,30 @@ async fn settings_of_a_machine_go_before_those_of_the_connector() {
     assert_eq!((b.username.as_deref(), b.timeout), (Some("all"), Some(Duration::from_secs(60))));
     assert_eq!(b.password.unwrap().expose_secret(), "own");
     assert!(b.key_pem.is_none());
+}
+
+#[tokio::test]
+async fn machines_that_do_not_answer_are_found() {
+    use tokio::io::AsyncWriteExt as _;
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = server.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut visitor, _) = server.accept().await.unwrap();
+        visitor.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").await.unwrap();
+    });
+    let group = StaticGroup::from_plugin_config(&json!({ "instances": {
+        "here": { "internal_addr": "127.0.0.1", "protocol_port": address.port() },
+        "nowhere": { "internal_addr": "127.0.0.1:1", "username": "ci" },
+    } }))
+    .unwrap();
+    let findings = group.diagnose().await;
+    let severities: Vec<_> =
+        findings.iter().map(|finding| (finding.check.as_str(), finding.severity)).collect();
+    assert_eq!(
+        severities,
+        [("static/machine/here", Severity::Good), ("static/machine/nowhere", Severity::Error)]
+    );
+    assert!(findings[1].repair.contains("ssh -v -p 1 ci@127.0.0.1"), "{:?}", findings[1]);
 }
 
 #[tokio::test]

@@ -1,0 +1,103 @@
+//! Machines that groups of this process use: jobs of two entries may get in each other's way there, which is said.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use fleeting::{ConnectInfo, GroupError};
+
+/// By how many groups each address is used.
+static USED: Mutex<BTreeMap<Address, u32>> = Mutex::new(BTreeMap::new());
+
+type Address = (String, u16);
+
+/// Machines of one group, until it is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Claims(Vec<Address>);
+
+// === impl Claims ===
+
+impl Claims {
+    /// Notes that a group uses these machines, and names those that another group uses as well.
+    ///
+    /// # Errors
+    /// [`GroupError::Configuration`] if two of them are one: it would be given twice the jobs that it is to have.
+    pub(crate) fn take<'a>(
+        machines: impl Iterator<Item = &'a ConnectInfo>,
+    ) -> Result<(Self, Vec<String>), GroupError> {
+        let mut own: BTreeMap<Address, &str> = BTreeMap::new();
+        for machine in machines {
+            let Ok(target) = machine.target(machine.settings.use_external_addr) else { continue };
+            let (host, port) = (target.host, target.port);
+            if let Some(other) = own.insert((host.clone(), port), &machine.instance) {
+                return Err(GroupError::Configuration {
+                    message: format!(
+                        "plugin_config.instances: `{other}` and `{}` are the same machine, {host}:{port}; to run several jobs \
+                         there, raise capacity_per_instance",
+                        machine.instance
+                    ),
+                });
+            }
+        }
+        let mut used = used();
+        let mut shared = Vec::new();
+        for (address, name) in &own {
+            let count = used.entry(address.clone()).or_default();
+            if *count > 0 {
+                shared.push((*name).to_owned());
+            }
+            *count += 1;
+        }
+        Ok((Self(own.into_keys().collect()), shared))
+    }
+}
+
+impl Drop for Claims {
+    fn drop(&mut self) {
+        let mut used = used();
+        for address in &self.0 {
+            let Some(count) = used.get_mut(address) else { continue };
+            *count -= 1;
+            if *count == 0 {
+                used.remove(address);
+            }
+        }
+    }
+}
+
+fn used() -> MutexGuard<'static, BTreeMap<Address, u32>> {
+    // No code can panic while it holds the lock half-way through a change.
+    USED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use fleeting::ConnectorSettings;
+
+    use super::*;
+
+    fn machines(names: &[&str], address: &str) -> Vec<ConnectInfo> {
+        let machine = |name: &&str| {
+            let mut info = ConnectInfo::new(*name, ConnectorSettings::default());
+            info.internal_addr = Some(address.to_owned());
+            info
+        };
+        names.iter().map(machine).collect()
+    }
+
+    #[test]
+    fn two_names_for_one_machine_are_refused() {
+        let same = Claims::take(machines(&["a", "b"], "192.0.2.1").iter()).unwrap_err().to_string();
+        assert!(same.contains("`a` and `b` are the same machine, 192.0.2.1:22"), "{same}");
+    }
+
+    #[test]
+    fn a_machine_of_another_group_is_named_while_that_is_there() {
+        let take = || Claims::take(machines(&["a"], "192.0.2.2").iter()).unwrap();
+        let (first, shared) = take();
+        assert_eq!(shared, [""; 0]);
+        let (second, shared) = take();
+        assert_eq!(shared, ["a"]);
+        drop((first, second));
+        assert_eq!(take().1, [""; 0]);
+    }
+}

@@ -43,8 +43,10 @@ mod error;
 mod group;
 mod keys;
 mod lifecycle;
+mod policy;
 mod size;
 mod state;
 
 pub use config::AwsConfig;
 pub use group::{AwsGroup, Intervals};
+pub use policy::{CALLS, Call, Need, Scope, policy};

@@ -63,9 +63,14 @@ impl Cloud {
         change(&mut group);
         aws.add_group(group);
         let home = tempfile::tempdir().unwrap();
-        let keys = "[ci]\naws_access_key_id = AKIDEXAMPLE\naws_secret_access_key = wJalrXUtnFEMI\n";
+        let keys = "[default]\naws_access_key_id = AKIDEXAMPLE\naws_secret_access_key = wJalrXUtnFEMI\n\
+                    [ci]\naws_access_key_id = AKIDEXAMPLE\naws_secret_access_key = wJalrXUtnFEMI\n";
         std::fs::write(home.path().join("credentials"), keys).unwrap();
-        std::fs::write(home.path().join("config"), "[profile ci]\nregion = eu-west-1\n").unwrap();
+        std::fs::write(
+            home.path().join("config"),
+            "[default]\nregion = eu-west-1\n[profile ci]\nregion = eu-west-1\n",
+        )
+        .unwrap();
         Self { aws, home }
     }
 
@@ -83,6 +88,20 @@ impl Cloud {
             .set("autoscaler.capacity_per_instance", 1)
             .set("autoscaler.connector_config.username", Sshd::user())
             .set("autoscaler.connector_config.timeout", "30s")
+    }
+
+    /// An entry of the documented examples, with the names and addresses of this cloud. The profile and all settings of
+    /// the scaler are the example's.
+    pub(crate) fn example(&self, entry: Entry) -> Entry {
+        let file = |name: &str| self.home.path().join(name).display().to_string();
+        entry
+            .set("url", "")
+            .set("token", "glrt-example-0123456789abcdef")
+            .set("autoscaler.plugin_config.name", "fleet")
+            .set("autoscaler.plugin_config.config_file", file("config"))
+            .set("autoscaler.plugin_config.credentials_file", file("credentials"))
+            .set("autoscaler.plugin_config.endpoint", self.aws.url())
+            .set("autoscaler.connector_config.username", Sshd::user())
     }
 
     pub(crate) fn members(&self) -> Vec<InstanceView> {

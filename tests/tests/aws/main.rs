@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail them")]
 
 mod cloud;
+mod doctor;
+mod examples;
+mod idle;
 mod moto;
 mod scaling;
 mod trouble;

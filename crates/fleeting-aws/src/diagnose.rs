@@ -192,14 +192,23 @@ async fn permissions(clients: &Clients, group: &AutoScalingGroup, name: &str) ->
     let member = group.instances().iter().find_map(|instance| instance.instance_id());
     {
         const ACTION: &str = "autoscaling:SetDesiredCapacity";
-        // Above any maximum, so it is always refused; without the permission for another reason.
-        let asked = clients
-            .autoscaling
-            .set_desired_capacity()
-            .auto_scaling_group_name(name)
-            .desired_capacity(i32::MAX)
-            .send()
-            .await;
+        // One above the maximum is refused; without the permission for another reason.
+        let set = async |capacity: i32| {
+            let request = clients.autoscaling.set_desired_capacity().auto_scaling_group_name(name);
+            request.desired_capacity(capacity).send().await
+        };
+        let asked = set(group.max_size().unwrap_or(0).saturating_add(1)).await;
+        if asked.is_ok() {
+            // The maximum was raised in between.
+            let restored = set(group.desired_capacity().unwrap_or(0)).await;
+            if let Err(error) = restored.map_err(|error| classify(ACTION, &error)) {
+                tracing::warn!(
+                    group = name,
+                    error = &error as &dyn std::error::Error,
+                    "the desired capacity is one too high"
+                );
+            }
+        }
         findings.push(permission(ACTION, asked.err().map(|error| classify(ACTION, &error)).as_ref(), true));
     }
     {

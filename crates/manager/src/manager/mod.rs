@@ -321,14 +321,14 @@ impl Manager {
         match event {
             Event::Started(runner, outcome, tries) => self.started(runner, *outcome, tries),
             Event::StartAgain(runner, tries) => self.start(runner, tries),
-            Event::Answered { runner, reply, room } => self.answered(runner, reply, room),
+            Event::Answered { runner, reply, room } => self.answered(runner, reply, *room),
             Event::Ended { runner, report, taken } => self.ended(runner, *report, taken),
             Event::Room(runner) => self.dispatcher.room(runner),
             Event::Retired(runner) => self.retired(runner),
         }
     }
 
-    fn answered(&mut self, runner: RunnerIndex, reply: JobRequestReply, room: Box<Room>) {
+    fn answered(&mut self, runner: RunnerIndex, reply: JobRequestReply, room: Room) {
         let now = self.now();
         let retried = reply.retried;
         let Some(entry) = self.runners.get_mut(&runner) else { return };
@@ -419,7 +419,7 @@ impl Manager {
         &mut self,
         runner: RunnerIndex,
         received: ReceivedJob,
-        room: Box<Room>,
+        room: Room,
         correlation_id: String,
     ) -> u64 {
         let job = received.job.id;

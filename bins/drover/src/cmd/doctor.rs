@@ -107,14 +107,19 @@ async fn examine(options: &DoctorArguments, path: &Path, loaded: &Loaded) -> Res
             let folder = identity::directory(path);
             let finding = Finding::new(Severity::Error, "manager/system-id", format!("{error:#}"))
                 .leads_to("the manager does not start")
-                .repair(format!("chown -R \"$(id -un)\" {}   # as the user who runs drover", folder.display()));
+                .repair(format!(
+                    "chown -R \"$(id -un)\" {}   # as the user who runs drover",
+                    folder.display()
+                ));
             found.push(general(finding));
             None
         }
     };
     let verdicts = loaded.verdicts(&BuiltIn.capabilities());
     for index in chosen {
-        let (Some(runner), Some(verdict)) = (config.runners.get(index), verdicts.get(index)) else { continue };
+        let (Some(runner), Some(verdict)) = (config.runners.get(index), verdicts.get(index)) else {
+            continue;
+        };
         let own = |finding| Found { runner: Some(runner.label()), finding };
         if let Some(calls) = &calls {
             found.push(own(token(calls, config, runner).await));
@@ -124,12 +129,18 @@ async fn examine(options: &DoctorArguments, path: &Path, loaded: &Loaded) -> Res
                 let base = identity::directory(path);
                 found.extend(manager::diagnose(runner, &BuiltIn, &base).await.into_iter().map(own));
             }
+            // The file was found fault with above.
+            Verdict::Refused(_) if is_faulty(loaded, index) => {}
             Verdict::Refused(why) => found.push(own(Finding::new(Severity::Error, "entry/build", why)
                 .leads_to("the entry takes no jobs")
-                .repair("`drover --version` shows the build; docs/migration.md says what it has not"))),
+                .repair("drover --version   # shows the build; docs/migration.md says what it has not"))),
         }
     }
     Ok(found)
+}
+
+fn is_faulty(loaded: &Loaded, runner: usize) -> bool {
+    loaded.diagnostics.iter().any(|diagnostic| diagnostic.is_error() && diagnostic.runner == Some(runner))
 }
 
 /// A finding of `drover config check`.
@@ -159,7 +170,10 @@ async fn token(calls: &Calls, config: &Config, runner: &Runner) -> Finding {
     let unreachable = |why: String| {
         Finding::new(Severity::Error, "gitlab/reachable", format!("GitLab at {url} cannot be asked: {why}"))
             .leads_to("the entry gets no jobs")
-            .repair(format!("curl -sS -o /dev/null -w '%{{http_code}}\\n' {}/api/v4/version", url.trim_end_matches('/')))
+            .repair(format!(
+                "curl -sS -o /dev/null -w '%{{http_code}}\\n' {}/api/v4/version",
+                url.trim_end_matches('/')
+            ))
     };
     let Some(token) = runner.token() else {
         return Finding::new(Severity::Error, "gitlab/token", "the entry has no token")
@@ -203,9 +217,15 @@ async fn ports(config: &Config, path: &Path) -> Vec<Finding> {
             }
             Err(error) => {
                 let port = address.rsplit(':').next().unwrap_or_default();
-                Finding::new(Severity::Error, check, format!("`{key}` = {address} cannot be listened on: {error}"))
-                    .leads_to("the manager does not start")
-                    .repair(format!("ss -ltnp 'sport = :{port}'   # shows who listens there; or choose another address"))
+                Finding::new(
+                    Severity::Error,
+                    check,
+                    format!("`{key}` = {address} cannot be listened on: {error}"),
+                )
+                .leads_to("the manager does not start")
+                .repair(format!(
+                    "ss -ltnp 'sport = :{port}'   # shows who listens there; or choose another address"
+                ))
             }
         });
     }

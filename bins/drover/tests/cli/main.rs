@@ -5,6 +5,7 @@
 mod check;
 mod completion;
 mod demo;
+mod doctor;
 mod helper;
 mod list;
 mod register;

@@ -38,6 +38,7 @@ impl World {
             message: "out of machines".to_owned(),
             retry_after: self.random.chance(20).then(|| Duration::from_secs(90)),
         });
+        self.failures += u32::from(failure.is_some());
         self.both(|core, now| core.increased(asked, granted, failure.clone(), now));
     }
 
@@ -67,6 +68,7 @@ impl World {
         if outcome.is_ok() && self.phase(&id) == Some(PhaseName::Booting) {
             self.open.insert(id.clone());
         }
+        self.failures += u32::from(outcome.is_err());
         self.both(|core, now| core.readied(&id, outcome.clone(), now));
     }
 
@@ -102,6 +104,7 @@ impl World {
     pub(super) fn cloud_acts(&mut self) {
         let ids: Vec<InstanceId> = self.cloud.keys().cloned().collect();
         let id = self.random.pick(&ids);
+        self.failures += 1;
         match (self.random.below(6), id) {
             (0, Some(id)) => self.kill(&id),
             (1, Some(id)) => self.set(&id, SeenState::Deleting),
@@ -146,7 +149,8 @@ impl World {
             (_, Some(wake)) => wake.saturating_sub(self.now.mono),
             (_, None) => Duration::from_secs(30),
         };
-        self.sleep(step);
+        // What is looked at once an hour looks late.
+        self.sleep(if self.fair { step.min(Duration::from_secs(60)) } else { step });
         if !self.calm && self.random.chance(3) {
             // Somebody sets the clock.
             self.now.wall += TimeDelta::seconds(self.random.below(7_200) as i64 - 3_600);

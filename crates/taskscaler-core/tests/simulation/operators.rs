@@ -19,9 +19,9 @@ impl World {
 
     pub(super) fn restart(&mut self) {
         self.now.mono = Duration::from_secs(self.random.below(1_000));
-        let down = Duration::from_secs(self.random.below(600));
+        let down = Duration::from_secs(self.random.below(if self.fair { 60 } else { 600 }));
         self.sleep(down);
-        if self.random.chance(50) {
+        if self.fair || self.random.chance(50) {
             // Calls that were under way when the manager died.
             self.calls_complete_unheard();
         }
@@ -39,14 +39,24 @@ impl World {
         if self.random.chance(10) {
             self.config.restores_state = !self.config.restores_state;
         }
-        let ledger: Ledger = serde_json::from_str(&serde_json::to_string(&self.stored).expect("writes"))
-            .expect("reads what it wrote");
+        let mut ledger = Ledger::default();
+        for record in self.journal.drain(..) {
+            ledger.apply(serde_json::from_slice(&record).expect("reads what it wrote"));
+        }
+        assert_eq!(ledger, self.stored, "the journal makes up the ledger");
+        self.open_until = None;
         self.core = Core::new(self.config.clone(), ledger.clone(), self.now);
         if self.twin.is_some() {
             self.twin = Some(Core::new(self.config.clone(), ledger, self.now));
         }
         // A store that is told to forget starts empty.
         self.stored = self.core.ledger();
+        let all = LedgerChanges {
+            upserts: self.stored.instances.clone().into_iter().collect(),
+            requests: Some(self.stored.requests.clone()),
+            ..LedgerChanges::default()
+        };
+        self.journal.push(serde_json::to_vec(&all).expect("writes"));
     }
 
     pub(super) fn calls_complete_unheard(&mut self) {

@@ -9,6 +9,7 @@ impl World {
         let (plan, report) = self.decide();
         self.hear();
         self.check_plan(&plan, &report);
+        self.check_circuit(&plan, &report);
         if plan.launch > 0 {
             self.launching.push_back(plan.launch);
         }
@@ -46,28 +47,57 @@ impl World {
     }
 
     pub(super) fn hear(&mut self) {
+        let mut ready = false;
         while let Some(notice) = self.both(|core, _| core.poll_notice()) {
+            let error = matches!(
+                notice,
+                Notice::UnexpectedlyRemoved { .. }
+                    | Notice::RequestsLost { .. }
+                    | Notice::CircuitOpened { .. }
+            );
+            assert!(!(self.fair && error), "nothing was done to it: {notice:?}");
             match notice {
+                Notice::CircuitOpened { until, failures, .. } => {
+                    assert_eq!(self.open_until, None, "it opens once");
+                    assert!(
+                        failures >= 5 && self.failures > 0,
+                        "{failures} in a row, {} faults",
+                        self.failures
+                    );
+                    let pause = (until - self.now.wall).to_std().expect("it is ahead");
+                    // People are told the next whole second.
+                    self.open_until = Some(self.now.mono + pause.saturating_sub(Duration::from_secs(1)));
+                }
+                Notice::CircuitClosed => {
+                    assert!(self.open_until.take().is_some(), "only what is open closes");
+                }
+                Notice::Ready { .. } => ready = true,
+                Notice::RequestsLost { .. } => self.failures += 1,
                 Notice::Marked { id, reason } => {
+                    self.failures += u32::from(reason == Reason::CreationTimeout);
                     self.marked_idle += u32::from(reason == Reason::Idle);
                     self.open.remove(&id);
                 }
-                Notice::UnexpectedlyRemoved { id, .. } | Notice::Deleted { id, .. } => {
+                Notice::UnexpectedlyRemoved { id, .. } => {
+                    self.failures += 1;
                     self.open.remove(&id);
                 }
-                Notice::Appeared { id, origin: Origin::Preexisted, .. } => {
+                Notice::Deleted { id, .. } => {
+                    self.open.remove(&id);
+                }
+                Notice::Appeared { id, origin, .. } => {
+                    let state = self.cloud.get(&id).map(|machine| machine.state);
+                    let well = matches!(state, Some(SeenState::Creating | SeenState::Running));
+                    self.failures += u32::from(!well);
                     if let Some(machine) = self.cloud.get_mut(&id) {
-                        machine.adopted |= machine.uses > 0;
+                        machine.adopted |= origin == Origin::Preexisted && machine.uses > 0;
                     }
                 }
-                Notice::Appeared { .. }
-                | Notice::Running { .. }
-                | Notice::Ready { .. }
-                | Notice::RequestsLost { .. }
-                | Notice::CircuitOpened { .. }
-                | Notice::CircuitClosed
-                | Notice::PolicySwitched { .. } => {}
+                Notice::Running { .. } | Notice::PolicySwitched { .. } => {}
             }
+        }
+        if ready {
+            assert_eq!(self.open_until, None, "an instance that becomes ready closes the circuit");
         }
         while let Some(event) = self.both(|core, _| core.poll_event()) {
             match event {
@@ -95,6 +125,26 @@ impl World {
             assert!(!self.open.contains(&deletion.id), "{} may take jobs", deletion.id);
         }
         assert!(self.marked_idle <= report.wanted.excess, "{} removed: {report:?}", self.marked_idle);
+    }
+
+    /// What the circuit breaker promises, and that nothing is held up without a fault.
+    pub(super) fn check_circuit(&self, plan: &Plan, report: &Report) {
+        let says = |of: fn(&Why) -> bool| report.why.iter().any(of);
+        let held_up = says(|why| matches!(why, Why::CircuitOpen { .. } | Why::BackoffUntil { .. }));
+        let probing = says(|why| matches!(why, Why::Probing { .. }));
+        let failing = says(|why| matches!(why, Why::DeletionFailing { .. } | Why::RemovedByOthers { .. }));
+        assert!(!(self.fair && (held_up || probing || failing)), "nothing was done to it: {:?}", report.why);
+        assert!(!held_up || plan.launch == 0, "launches against {:?}", report.why);
+        let Some(until) = self.open_until else {
+            assert!(!probing && !says(|why| matches!(why, Why::CircuitOpen { .. })), "the circuit is closed");
+            return;
+        };
+        if plan.launch > 0 {
+            let counts = &report.counts;
+            let coming = counts.requested + counts.restoring + counts.creating + counts.booting;
+            assert_eq!((plan.launch, coming), (1, 0), "one instance is tried at a time: {report:?}");
+            assert!(self.now.mono >= until && probing, "tried too early, {:?} of {until:?}", self.now);
+        }
     }
 
     pub(super) fn check_counts(&self, report: &Report) {
@@ -133,6 +183,9 @@ impl World {
         let changed = self.core.ledger_changed();
         let changes = self.core.take_ledger_changes();
         assert_eq!(changed, !changes.is_empty());
+        if changed {
+            self.journal.push(serde_json::to_vec(&changes).expect("writes"));
+        }
         self.stored.apply(changes);
         assert_eq!(self.stored, self.core.ledger(), "the changes make up the ledger");
         assert!(!self.core.ledger_changed());

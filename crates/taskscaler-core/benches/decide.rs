@@ -1,6 +1,6 @@
 //! How long decisions and events take at 10,000 instances and 100,000 claims: `cargo bench -p drover-taskscaler-core`.
 //! Fails if a decision takes 5 ms, an event with its decision 1 ms on average, or the removal of an instance, when they all
-//! become idle at once, 20 µs.
+//! become idle at once, 100 µs.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
@@ -63,7 +63,7 @@ fn main() {
     assert!(full.max(idle) < Duration::from_millis(5), "a decision is too slow");
     assert!(churn / EVENTS < Duration::from_millis(1), "an event is too slow");
     // One decision in the life of an instance marks it, so this is what its end costs, however many end together.
-    assert!(count > 9_000 && each < Duration::from_micros(20), "removing is too slow");
+    assert!(count > 9_000 && each < Duration::from_micros(100), "removing is too slow");
 }
 
 fn claim(core: &mut Core, n: u32, now: Now) {

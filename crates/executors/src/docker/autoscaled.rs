@@ -76,8 +76,8 @@ impl DockerAutoscaler {
         }
         let dial = Endpoint::tunnelled(&settings.config, ground.client().clone())
             .map_err(|error| PrepareError::Configuration(error.to_string()))?;
-        let engine = Engine::new(dial, place(instance))
-            .map_err(|error| PrepareError::System(error.to_string()))?;
+        let engine =
+            Engine::new(dial, place(instance)).map_err(|error| PrepareError::System(error.to_string()))?;
         let engine = Arc::new(engine);
         engines.insert(instance.to_owned(), (Arc::downgrade(&engine), ground.client().clone()));
         Ok(engine)
@@ -121,11 +121,14 @@ impl Executor for DockerAutoscaler {
         );
         let prepared = tokio::select! {
             prepared = tokio::time::timeout(request.timeout, preparing) => prepared,
-            why = Environment::lost(&*ground) => return Err(PrepareError::System(why)),
+            why = Environment::lost(&*ground) => {
+                ground.give_up();
+                return Err(PrepareError::System(why));
+            }
         };
         match prepared {
             Ok(Ok(environment)) => Ok(Box::new(environment)),
-            Ok(Err(error)) => Err(error),
+            Ok(Err(error)) => Err(cause_of(error, &ground, &engine).await),
             Err(_) => Err(PrepareError::TimedOut(request.timeout)),
         }
     }
@@ -159,7 +162,8 @@ impl Need for AnsweringEngine {
     async fn look(&self, client: &Client) -> Result<(), String> {
         let settings = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
         let place = place(client.instance());
-        let dial = Endpoint::tunnelled(&settings.config, client.clone()).map_err(|error| error.to_string())?;
+        let dial =
+            Endpoint::tunnelled(&settings.config, client.clone()).map_err(|error| error.to_string())?;
         let engine = Engine::new(dial, place.clone()).map_err(|error| error.to_string())?;
         let asked = tokio::time::timeout(PING_DEADLINE, engine.api().ping()).await;
         let why = match asked {
@@ -177,6 +181,23 @@ impl Need for AnsweringEngine {
     }
 }
 
+/// What a failed preparation comes from: whatever was being done when an instance or its engine went away is not to blame.
+async fn cause_of(error: PrepareError, ground: &InstanceEnvironment, engine: &Engine) -> PrepareError {
+    match error {
+        PrepareError::Configuration(_) | PrepareError::TimedOut(_) => return error,
+        PrepareError::ImagePull(_) | PrepareError::ExternalDependency(_) | PrepareError::System(_) => {}
+    }
+    if ground.client().is_closed() {
+        let why = Environment::lost(ground).await;
+        ground.give_up();
+        return PrepareError::System(why);
+    }
+    match tokio::time::timeout(PING_DEADLINE, engine.api().ping()).await {
+        Ok(Ok(_)) => error,
+        Ok(Err(_)) | Err(_) => PrepareError::System(format!("{} no longer answers: {error}", engine.place())),
+    }
+}
+
 fn place(instance: &str) -> String {
     format!("the Docker engine of instance {instance}")
 }
@@ -188,7 +209,8 @@ async fn cause(client: &Client, socket: &str) -> Option<String> {
         return None;
     }
     let script = CAUSE.replace("SOCKET", socket);
-    let said = tokio::time::timeout(PING_DEADLINE, run_command(client, &format!("sh -c '{script}'"))).await.ok()?;
+    let said =
+        tokio::time::timeout(PING_DEADLINE, run_command(client, &format!("sh -c '{script}'"))).await.ok()?;
     let said = said.err()?;
     Some(said.strip_prefix("exit code 1: ")?.to_owned())
 }

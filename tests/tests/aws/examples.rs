@@ -65,9 +65,7 @@ async fn a_job_per_instance_in_a_container() {
             .set("docker.helper_image_archive", engine.helper_archive().display().to_string())
     };
     let world = Setup::of_file(DOCKER, entry).start().await;
-    let job = JobBuilder::new("contained")
-        .variable("GIT_STRATEGY", "none")
-        .script(["echo hello", "busybox"]);
+    let job = JobBuilder::new("contained").variable("GIT_STRATEGY", "none").script(["echo hello", "busybox"]);
     world.run(job).await.succeeded().has_line("hello").says("BusyBox");
     eventually("the used instance is replaced", || cloud.aws.launched() >= 6).await;
     world.stop().await;

@@ -141,7 +141,12 @@ async fn no_secret_of_a_job_is_open_to_other_users() {
             .cache(CacheSpec::new("deps", ["deps/"]))
             .needs(&before)
             .artifact(ArtifactSpec::archive("out", ["number"]))
-            .script([script.as_str(), "mkdir deps; echo 1 > deps/one", "git -C library fetch --quiet && cat library/book", "test -s \"$IN_FILE\""]),
+            .script([
+                script.as_str(),
+                "mkdir deps; echo 1 > deps/one",
+                "git -C library fetch --quiet && cat library/book",
+                "test -s \"$IN_FILE\"",
+            ]),
     );
     let secrets: Vec<String> =
         [MASKED, PLAIN, IN_FILE, SIGNATURE, job.token(), before.token(), "secret-key-of-the-cache-77aa"]

@@ -1,6 +1,6 @@
 //! Web terminals into running jobs, opened as GitLab opens them.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may panic")]
 
 use std::sync::Arc;
 
@@ -110,7 +110,8 @@ async fn a_visitor_who_stays_is_shown_out() {
     visitor.types(&format!("touch {}\n", signal.display())).await;
     let finished = world.finished(&job).await.succeeded();
     finished.says("Terminal session timed out (maximum time allowed - 1s)");
-    eventually("the shell of the visitor is gone", || drover_tests::processes_in(world.folder()).is_empty()).await;
+    eventually("the shell of the visitor is gone", || drover_tests::processes_in(world.folder()).is_empty())
+        .await;
     world.stop().await;
 }
 

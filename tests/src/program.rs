@@ -138,6 +138,13 @@ impl Drover {
         Self { program, folder }
     }
 
+    /// Starts it again in the same folder, after its end, with the configuration of a setup.
+    pub fn again(&mut self, setup: &Setup, url: &str) {
+        self.write(&setup.text(url, self.folder.path()));
+        let config = self.folder.path().join("config.toml").display().to_string();
+        self.program = Program::start("drover", &["run", "--config", &config], self.folder.path());
+    }
+
     /// Its folder.
     #[must_use]
     pub fn folder(&self) -> &Path {

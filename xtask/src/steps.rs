@@ -12,7 +12,9 @@ use crate::{helper, needs, purity};
 /// Runs one task by its name.
 pub(crate) fn run(task: &str) -> Result<()> {
     match task {
-        "ci" => ["needs", "fmt", "lint", "purity", "test", "embed", "doc", "deny"].into_iter().try_for_each(run),
+        "ci" => {
+            ["needs", "fmt", "lint", "purity", "test", "embed", "doc", "deny"].into_iter().try_for_each(run)
+        }
         "needs" => timed(task, needs::install),
         "fmt" => cargo(task, &["fmt", "--all", "--check"], &[]),
         "lint" => {

@@ -383,7 +383,8 @@ mod tests {
         let (mut world, options) = (world(2), options());
         world.capacity = Some(1);
         world.step(at(0), &options);
-        let failed = |world: &World| world.groups["g"].activities.iter().filter(|a| a.status == "Failed").count();
+        let failed =
+            |world: &World| world.groups["g"].activities.iter().filter(|a| a.status == "Failed").count();
         assert_eq!((states(&world).len(), failed(&world)), (1, 1));
         world.step(at(29), &options);
         assert_eq!(failed(&world), 1);
@@ -399,7 +400,10 @@ mod tests {
         let run = || {
             let (mut world, options) = (world(3), options());
             world.step(at(0), &options);
-            world.members("g").map(|instance| (instance.id.clone(), instance.zone.clone())).collect::<Vec<_>>()
+            world
+                .members("g")
+                .map(|instance| (instance.id.clone(), instance.zone.clone()))
+                .collect::<Vec<_>>()
         };
         assert_eq!(run(), run());
         assert_eq!(run()[1], ("i-00000000000000002".to_owned(), "eu-west-1b".to_owned()));

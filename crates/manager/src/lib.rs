@@ -18,8 +18,8 @@
 //!
 //! Who may ask GitLab when is decided by a pure part (`dispatch`); everything else here carries it out.
 
-mod caches;
 mod board;
+mod caches;
 mod control;
 mod diagnose;
 mod dispatch;
@@ -34,8 +34,8 @@ mod watch;
 pub use control::{Control, Controlled, Shutdown, control};
 pub use diagnose::diagnose;
 pub use dry_run::DryRun;
-pub use fleeting::{Finding, Severity};
 pub use events::{JobLine, Jobs, Observer, Silent};
+pub use fleeting::{Finding, Severity};
 pub use manager::{Ended, Manager, ManagerOptions, View};
 pub use providers::{BuiltIn, Providers};
 pub use runner::{Identity, session_server, tls_files};

@@ -17,7 +17,10 @@ pub trait Providers: Send + Sync + 'static {
 
     /// What runner entries may ask for.
     fn capabilities(&self) -> Capabilities {
-        Capabilities { executors: vec![ExecutorName::Instance, ExecutorName::DockerAutoscaler, ExecutorName::Docker], plugins: self.names() }
+        Capabilities {
+            executors: vec![ExecutorName::Instance, ExecutorName::DockerAutoscaler, ExecutorName::Docker],
+            plugins: self.names(),
+        }
     }
 
     /// The group that an entry asks for.

@@ -5,9 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::{Config, ExecutorName, Runner};
-use executors::{DockerAutoscaler, DockerExecutor, DockerParts, DockerStartError, Executor, InstanceExecutor, InstanceParts, InstanceStartError};
+use executors::{
+    DockerAutoscaler, DockerExecutor, DockerParts, DockerStartError, Executor, InstanceExecutor,
+    InstanceParts, InstanceStartError,
+};
 use gitlab_api::{
-    Client, ClientError, ClientOptions, ExposeSecret as _, Features, InfoFields, JobRequest, RunnerInfo, SecretString, TlsFiles, Token,
+    Client, ClientError, ClientOptions, ExposeSecret as _, Features, InfoFields, JobRequest, RunnerInfo,
+    SecretString, TlsFiles, Token,
 };
 use job::{Helper, Isolation, Layout, Product, RunnerFacts, Shell, TempAccess};
 use session::{Session, SessionServer};

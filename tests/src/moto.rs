@@ -28,14 +28,14 @@ impl Moto {
     /// # Panics
     /// When it cannot be installed, or does not start.
     pub async fn start() -> Self {
-        let program = python_environment().join("bin/moto_server");
+        let program = python_environment().join("bin/python");
         let folder = tempfile::tempdir().expect("a temporary folder");
         // Bound and released: the server gets it next. Nobody else is given a port again so soon.
         let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let port = listener.expect("a free port").port();
         let log = std::fs::File::create(folder.path().join("log")).expect("the folder can be written to");
         let server = Command::new(program)
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

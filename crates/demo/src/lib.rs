@@ -23,6 +23,7 @@
 //!
 //! The picture is a pure function of a model, and the model of the events; only `show` has a clock.
 
+mod engine;
 mod logging;
 mod model;
 mod options;

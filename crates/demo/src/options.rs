@@ -19,6 +19,8 @@ pub struct DemoOptions {
     pub seed: u64,
     /// The program that becomes an instance when its only argument is `local-instance`. Default: the running program.
     pub program: Option<PathBuf>,
+    /// Image of the containers that jobs run in, made by the engine of this machine; none: jobs run on the instances themselves.
+    pub docker: Option<String>,
 }
 
 /// Why the demonstration did not come to a good end.
@@ -29,6 +31,12 @@ pub enum DemoError {
     #[error("the demo needs `git` with `git http-backend`, which serves the repository to the jobs: {why}")]
     NoGit {
         /// What was looked for and not found.
+        why: String,
+    },
+    /// Containers are wanted, and there is no engine.
+    #[error("the demo needs a Docker engine for `--docker`: {why}")]
+    NoEngine {
+        /// What was tried.
         why: String,
     },
     /// There are no jobs to show.
@@ -77,6 +85,7 @@ impl Default for DemoOptions {
             picture: None,
             seed: 1,
             program: None,
+            docker: None,
         }
     }
 }

@@ -18,6 +18,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::engine::Docker;
 use crate::logging;
 use crate::model::{Event, Model};
 use crate::options::{DemoError, DemoOptions};
@@ -75,7 +76,11 @@ async fn show(
         return Err(DemoError::NoJobs);
     }
     look_for_git().await?;
-    let stage = Stage::set(&options).await?;
+    let docker = match &options.docker {
+        Some(image) => Some(Docker::find(image, std::env::var("DOCKER_HOST").ok().as_deref()).await?),
+        None => None,
+    };
+    let stage = Stage::set(&options, docker.as_ref()).await?;
     let screen = screen(options.plain).map_err(screen_failed)?;
     let Finished { summary, picture, complaints, dir } =
         stage.play(screen, options.picture.as_deref()).await?;
@@ -133,7 +138,7 @@ struct Play {
 // === impl Stage ===
 
 impl Stage {
-    async fn set(options: &DemoOptions) -> Result<Self, DemoError> {
+    async fn set(options: &DemoOptions, docker: Option<&Docker>) -> Result<Self, DemoError> {
         let write = |path: &Path| {
             let path = path.to_owned();
             move |source| DemoError::Write { path, source }
@@ -154,7 +159,7 @@ impl Stage {
         repository.commit("main", FILES.iter().copied(), "Light the lamp").await?;
         let runner = gitlab.add_runner(TOKEN);
 
-        let text = settings::text(gitlab.url(), TOKEN, &work_dir, options.program.as_deref());
+        let text = settings::text(gitlab.url(), TOKEN, &work_dir, options.program.as_deref(), docker);
         let (watcher, told) = Watcher::new();
         let local = Arc::new(Local::default());
         let manager = Manager::new(ManagerOptions {

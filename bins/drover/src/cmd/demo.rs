@@ -11,6 +11,7 @@ const EXAMPLES: &str = "\
 Examples:
   drover demo
   drover demo --kill-instance                what becomes of a job whose instance dies
+  drover demo --docker                       jobs in containers, on the engine of this machine
   drover demo --plain --jobs 100 --json -    events on standard error, figures on standard output";
 
 /// Watch jobs arrive, instances appear, run them and go away: without GitLab, cloud or root.
@@ -27,6 +28,10 @@ pub(crate) struct DemoArguments {
     /// Kill one instance under its job.
     #[arg(long)]
     kill_instance: bool,
+    /// Run the jobs in containers of this machine's Docker engine, which is reached through the instances; it is the one that
+    /// `DOCKER_HOST` names, or the usual one. The image needs a `sh`.
+    #[arg(long, value_name = "IMAGE", num_args = 0..=1, default_missing_value = "alpine:latest")]
+    docker: Option<String>,
     /// One line per event in place of the live picture, also on a terminal.
     #[arg(long)]
     plain: bool,
@@ -43,14 +48,17 @@ pub(crate) struct DemoArguments {
 
 /// Runs the demonstration to its end.
 pub(crate) fn demo(options: DemoArguments) -> Result<Exit, Failure> {
-    let DemoArguments { jobs, kill_instance, plain, json, picture, seed } = options;
-    let options = DemoOptions { jobs, kill_instance, plain, json, picture, seed, program: None };
+    let DemoArguments { jobs, kill_instance, docker, plain, json, picture, seed } = options;
+    let options = DemoOptions { jobs, kill_instance, plain, json, picture, seed, program: None, docker };
     let runtime = tokio::runtime::Runtime::new()?;
     match runtime.block_on(demo::run(options)) {
         Ok(_) => Ok(Exit::Success),
         Err(error @ DemoError::NoJobs) => Err(Failure::usage(error)),
         Err(error @ DemoError::NoGit { .. }) => Err(Failure::from(error)
             .hint("install git; some systems have `git http-backend` in a package of its own")),
+        Err(error @ DemoError::NoEngine { .. }) => Err(Failure::from(error).hint(
+            "start Docker, let this user at its socket, or name another one in DOCKER_HOST; without `--docker` no engine is needed",
+        )),
         Err(error) => Err(error.into()),
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn text(
 /// Containers share the host's network, where the stand-in for GitLab listens on loopback alone.
 fn containers(docker: &Docker) -> String {
     format!(
-        "  [runners.docker]\n    host = {}\n    image = {}\n    network_mode = \"host\"\n    pull_policy = \"if-not-present\"\n\n",
+        "  [runners.docker]\n    host = {}\n    image = {}\n    network_mode = \"host\"\n    pull_policy = \"if-not-present\"\n    disable_cache = true\n\n",
         quoted(Path::new(&format!("unix://{}", docker.socket.display()))),
         quoted(Path::new(&docker.image)),
     )

@@ -8,7 +8,8 @@ const EXAMPLES: &str = "\
 Examples:
   cargo build --release -p drover -p gitlab-mock && cargo run --release -p drover-benches -- all
   drover-benches log --bin-dir target/release --runs 5
-  drover-benches idle --idle-seconds 10";
+  drover-benches idle --idle-seconds 10
+  drover-benches docker --samples 10 --docker-image alpine:latest";
 
 /// Measures the manager process of a whole run, and shows the figures beside the goals.
 #[derive(Debug, Parser)]
@@ -29,6 +30,12 @@ pub(crate) struct Arguments {
     /// Seconds over which an idle manager is watched
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) idle_seconds: u64,
+    /// Engine of the docker work: the path of its socket
+    #[arg(long, value_name = "FILE", default_value = "/var/run/docker.sock")]
+    pub(crate) docker_socket: PathBuf,
+    /// Image of the docker work, which the engine has; it needs a `sh`
+    #[arg(long, value_name = "IMAGE", default_value = "alpine:latest")]
+    pub(crate) docker_image: String,
 }
 
 /// A thing to measure.
@@ -46,6 +53,8 @@ pub(crate) enum Work {
     Idle,
     /// 50 jobs that sleep
     Sleeping,
+    /// Jobs in containers, one at a time, beside `docker run` of the same image; not part of `all`, because it needs an engine
+    Docker,
     /// One scaling decision over 10,000 instances and 100,000 claims
     Decision,
 }
@@ -64,6 +73,7 @@ impl Work {
             | Self::Log
             | Self::Idle
             | Self::Sleeping
+            | Self::Docker
             | Self::Decision) => {
                 vec![one]
             }
@@ -83,9 +93,9 @@ mod tests {
     }
 
     #[test]
-    fn all_is_every_work_once() {
+    fn all_is_every_work_once_that_needs_nothing_special() {
         let all = Work::All.each();
-        let others = Work::value_variants().iter().filter(|work| **work != Work::All);
+        let others = Work::value_variants().iter().filter(|work| !matches!(work, Work::All | Work::Docker));
         assert!(others.clone().all(|work| all.contains(work)));
         assert_eq!(all.len(), others.count());
     }

@@ -38,9 +38,13 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     // The decision is measured in this process, so it alone needs no other program.
     let programs = match arguments.work {
         Work::Decision => None,
-        Work::All | Work::Throughput | Work::Latency | Work::Log | Work::Idle | Work::Sleeping => {
-            Some(Programs::find(arguments.bin_dir.as_deref())?)
-        }
+        Work::All
+        | Work::Throughput
+        | Work::Latency
+        | Work::Log
+        | Work::Idle
+        | Work::Sleeping
+        | Work::Docker => Some(Programs::find(arguments.bin_dir.as_deref())?),
     };
     for work in arguments.work.each() {
         let before = process::load_average();
@@ -52,6 +56,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
             (Work::Log, Some(programs)) => works::log::measure(programs, arguments.runs).await,
             (Work::Idle, Some(programs)) => works::idle::measure(programs, arguments.idle_seconds).await,
             (Work::Sleeping, Some(programs)) => works::sleeping::measure(programs).await,
+            (Work::Docker, Some(programs)) => works::docker::measure(programs, arguments).await,
             (Work::All, _) | (_, None) => Ok(Vec::new()),
         };
         let load = format!("{before} - {}", process::load_average());

@@ -59,7 +59,12 @@ impl Mock {
 
     /// Puts jobs into the queue, all at once; gives their ids.
     pub(crate) async fn enqueue(&self, count: u32, script: &str) -> anyhow::Result<Vec<u64>> {
-        let order = json!({ "count": count, "job": { "script": [script] } });
+        self.enqueue_job(count, json!({ "script": [script] })).await
+    }
+
+    /// The same with other jobs, as the mock describes them.
+    pub(crate) async fn enqueue_job(&self, count: u32, job: serde_json::Value) -> anyhow::Result<Vec<u64>> {
+        let order = json!({ "count": count, "job": job });
         let sent = self.client.post(format!("{}/mock/jobs", self.url)).json(&order).send().await;
         let answer = checked(sent)?.json::<Enqueued>().await.context("the mock queued no jobs")?;
         Ok(answer.ids)

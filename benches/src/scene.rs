@@ -33,7 +33,7 @@ pub(crate) struct Programs {
 }
 
 /// What a scene is like.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Setting {
     /// `concurrent`, `request_concurrency`, and slots of the pool.
     pub(crate) concurrency: u32,
@@ -41,6 +41,17 @@ pub(crate) struct Setting {
     pub(crate) output_limit: u64,
     /// Whether the server answers a held request with a job, or lets the manager ask again, as Workhorse does.
     pub(crate) dispatch_held: bool,
+    /// Jobs run in containers of this engine, in place of instances.
+    pub(crate) containers: Option<Containers>,
+}
+
+/// The engine of container jobs.
+#[derive(Debug, Clone)]
+pub(crate) struct Containers {
+    pub(crate) socket: PathBuf,
+    pub(crate) image: String,
+    /// A folder that becomes the repository `bench/app`.
+    pub(crate) repository: PathBuf,
 }
 
 /// Both processes, running.
@@ -78,11 +89,30 @@ impl Programs {
 impl Setting {
     /// As a configuration has it that says nothing else; the server behaves like Workhorse.
     pub(crate) fn new(concurrency: u32) -> Self {
-        Self { concurrency, output_limit: 4096, dispatch_held: false }
+        Self { concurrency, output_limit: 4096, dispatch_held: false, containers: None }
     }
 
-    fn config(self, url: &str) -> String {
+    fn config(&self, url: &str) -> String {
         let Self { concurrency, output_limit, .. } = self;
+        if let Some(Containers { socket, image, .. }) = &self.containers {
+            let socket = socket.display();
+            return format!(
+                r#"concurrent = {concurrency}
+check_interval = 1
+[[runners]]
+  name = "bench"
+  url = "{url}"
+  token = "{TOKEN}"
+  executor = "docker"
+  request_concurrency = {concurrency}
+  [runners.docker]
+    host = "unix://{socket}"
+    image = "{image}"
+    network_mode = "host"
+    pull_policy = "if-not-present"
+"#
+            );
+        }
         let instances = concurrency.div_ceil(CAPACITY_PER_INSTANCE);
         format!(
             r#"concurrent = {concurrency}
@@ -119,6 +149,9 @@ impl Scene {
         server.args(["serve", "--listen", "127.0.0.1:0", "--runner-token", TOKEN]);
         if setting.dispatch_held {
             server.arg("--dispatch-held");
+        }
+        if let Some(containers) = &setting.containers {
+            server.arg("--repo").arg(format!("bench/app={}", containers.repository.display()));
         }
         let mut server = server
             .current_dir(folder.path())

@@ -1,6 +1,7 @@
 //! What is measured, one file each.
 
 pub(crate) mod decision;
+pub(crate) mod docker;
 pub(crate) mod idle;
 pub(crate) mod latency;
 pub(crate) mod log;

@@ -2,6 +2,7 @@
 //!
 //! Both are done in turn, so that what else the machine does meets both. What counts is the ratio.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) async fn measure(programs: &Programs, arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
     let repository = tempfile::tempdir().context("failed to make a folder")?;
-    std::fs::write(repository.path().join("README.md"), "hello\n").context("failed to write a file")?;
+    make_repository(repository.path()).await?;
     let containers = Containers {
         socket: arguments.docker_socket.clone(),
         image: arguments.docker_image.clone(),
@@ -65,6 +66,23 @@ pub(crate) async fn measure(programs: &Programs, arguments: &Arguments) -> anyho
     }
     scene.stop().await?;
     Ok(rows)
+}
+
+/// One commit of one file.
+async fn make_repository(folder: &Path) -> anyhow::Result<()> {
+    std::fs::write(folder.join("README.md"), "hello\n").context("failed to write a file")?;
+    let identity = ["-c", "user.name=bench", "-c", "user.email=bench@example.test"];
+    for step in [
+        &["init", "--quiet", "--initial-branch=main"][..],
+        &["add", "."],
+        &["commit", "--quiet", "--message=first"],
+    ] {
+        let status = Command::new("git").current_dir(folder).args(identity).args(step).status().await;
+        if !status.context("failed to start `git`")?.success() {
+            bail!("`git {}` failed", step.join(" "));
+        }
+    }
+    Ok(())
 }
 
 /// One job, in milliseconds from the queue to its result.

@@ -32,6 +32,7 @@ mod machine;
 mod moto;
 mod plain;
 mod program;
+mod project;
 mod sshd;
 mod world;
 
@@ -44,5 +45,6 @@ pub use machine::{PATIENCE, eventually, memory_peak, processes_in, processes_wit
 pub use moto::{Moto, python, python_environment};
 pub use plain::plain;
 pub use program::{Drover, Program, bin};
+pub use project::{git, one_place, repository};
 pub use sshd::Sshd;
 pub use world::World;

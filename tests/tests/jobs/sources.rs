@@ -1,41 +1,14 @@
 //! Checkouts, from real repositories over smart HTTP, by real git.
 
 use std::path::Path;
-use std::process::Command;
 
-use drover_tests::{Entry, Setup, Sshd, World};
-use gitlab_mock::{Endpoint, Fault, GitSource, JobBuilder, JobVariable, Repository};
+use drover_tests::{Entry, Setup, Sshd, World, git, one_place, repository};
+use gitlab_mock::{Endpoint, Fault, GitSource, JobBuilder, JobVariable};
 use serde_json::json;
 
 /// One place for one job at a time, so that each job finds what the one before it has left.
 async fn world() -> World {
-    let entry =
-        Entry::local("local").set("autoscaler.max_instances", 1).set("autoscaler.capacity_per_instance", 1);
-    Setup::new().runner(entry).start().await
-}
-
-/// Runs git on a repository of GitLab, or in a work tree; gives what it says.
-fn git(folder: &Path, arguments: &[&str]) -> String {
-    let output = Command::new("git")
-        .current_dir(folder)
-        .args(["-c", "user.name=Harbour Master", "-c", "user.email=harbour-master@example.test"])
-        .args(arguments)
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .output()
-        .expect("tests need git");
-    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
-/// A repository with so many commits on `main`.
-async fn repository(world: &World, commits: usize) -> Repository {
-    let repository = world.gitlab.create_repository("harbour/ferry").await.unwrap();
-    for number in 1..=commits {
-        let content = format!("{number}\n");
-        repository.commit("main", [("number", content)], &format!("number {number}")).await.unwrap();
-    }
-    repository
+    one_place(|entry| entry).await
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use bollard::models::ImageInspect;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use config::{Docker as DockerConfig, PullPolicy};
 use futures_util::StreamExt as _;
+use job::FailureReason;
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
 use trace::{JobLog, LineKind};
@@ -361,32 +362,12 @@ fn failure(error: EngineError) -> Failure {
     }
 }
 
-/// Engines answer with the same status whatever happened, so the text decides. A network's trouble comes first.
+/// Engines answer with the same status whatever happened, so the text decides.
 fn classified(text: String) -> Failure {
-    const EXTERNAL: [&str; 8] = [
-        "dial tcp",
-        "connection refused",
-        "no such host",
-        "i/o timeout",
-        "tls handshake",
-        "client.timeout exceeded",
-        "request canceled",
-        "connection reset",
-    ];
-    const CONFIGURATION: [&str; 8] = [
-        "not found",
-        "manifest unknown",
-        "pull access denied",
-        "access to the resource is denied",
-        "no basic auth credentials",
-        "repository does not exist or may require",
-        "unauthorized",
-        "authentication required",
-    ];
-    let lower = text.to_ascii_lowercase();
-    let class = if EXTERNAL.iter().any(|part| lower.contains(part)) {
+    let reason = FailureReason::of_image_pull(&text);
+    let class = if reason == FailureReason::RunnerExternalDependencyFailure {
         Class::External
-    } else if CONFIGURATION.iter().any(|part| lower.contains(part)) {
+    } else if reason == FailureReason::RunnerConfigurationError {
         Class::Configuration
     } else {
         Class::Other

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use config::{Capabilities, ExecutorName};
 use fleeting::{GroupError, InstanceGroup};
+#[cfg(feature = "aws")]
 use fleeting_aws::AwsGroup;
 use fleeting_docker::DockerGroup;
 use fleeting_local::LocalGroup;
@@ -36,11 +37,13 @@ pub struct BuiltIn;
 
 impl Providers for BuiltIn {
     fn names(&self) -> Vec<String> {
-        vec!["aws".to_owned(), "docker".to_owned(), "local".to_owned(), "static".to_owned()]
+        let aws = cfg!(feature = "aws").then_some("aws");
+        aws.into_iter().chain(["docker", "local", "static"]).map(str::to_owned).collect()
     }
 
     fn group(&self, name: &str, config: &Value) -> Result<Arc<dyn InstanceGroup>, GroupError> {
         match name {
+            #[cfg(feature = "aws")]
             "aws" => Ok(Arc::new(AwsGroup::from_plugin_config(config)?)),
             "docker" => Ok(Arc::new(DockerGroup::from_plugin_config(config)?)),
             "local" => Ok(Arc::new(LocalGroup::from_plugin_config(config)?)),

@@ -10,10 +10,10 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_credential_types::provider::ProvideCredentials;
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
-use fleeting::GroupError;
+use fleeting::{GroupError, with_causes};
 
 use crate::config::AwsConfig;
-use crate::error::{chain, no_credentials};
+use crate::error::no_credentials;
 
 /// Attempts of one call, the first included. AWS throttles for seconds, and the scaler waits longer by itself.
 const ATTEMPTS: u32 = 4;
@@ -74,7 +74,7 @@ impl Clients {
             return Err(GroupError::Configuration { message: message.to_owned() });
         };
         let provider = sdk.credentials_provider().ok_or_else(|| no_credentials("none are configured"))?;
-        provider.provide_credentials().await.map_err(|error| no_credentials(&chain(&error)))?;
+        provider.provide_credentials().await.map_err(|error| no_credentials(&with_causes(&error)))?;
         Ok(Self {
             autoscaling: aws_sdk_autoscaling::Client::new(&sdk),
             ec2: aws_sdk_ec2::Client::new(&sdk),

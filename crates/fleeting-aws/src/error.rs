@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_autoscaling::error::{ProvideErrorMetadata, SdkError};
-use fleeting::GroupError;
+use fleeting::{GroupError, with_causes};
 
 /// How long to wait after a throttled call at least: the SDK has already tried again for some seconds.
 const AFTER_THROTTLING: Duration = Duration::from_secs(5);
@@ -128,26 +128,11 @@ fn credentials_error(error: &(dyn Error + 'static)) -> Option<String> {
     let mut next = Some(error);
     while let Some(cause) = next {
         if let Some(credentials) = cause.downcast_ref::<CredentialsError>() {
-            return Some(chain(credentials));
+            return Some(with_causes(credentials));
         }
         next = cause.source();
     }
     None
-}
-
-/// An error with its causes.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
 }
 
 fn is_limit(words: &str) -> bool {

@@ -68,17 +68,26 @@ pub enum HeartbeatError {
     Unknown(String),
 }
 
+/// An error with its causes, in one line. A cause that the text has named already is not repeated: many libraries do.
+#[must_use]
+pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        next = cause.source();
+    }
+    text
+}
+
 impl GroupError {
     /// A [`GroupError::Transient`] from any error, with its causes.
     pub fn transient(doing: &str, error: &(dyn std::error::Error + 'static)) -> Self {
-        let mut message = format!("{doing}: {error}");
-        let mut source = error.source();
-        while let Some(cause) = source {
-            message.push_str(": ");
-            message.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        Self::Transient { message }
+        Self::Transient { message: format!("{doing}: {}", with_causes(error)) }
     }
 
     /// True if an operator has to act before another try can succeed.

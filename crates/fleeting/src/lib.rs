@@ -24,7 +24,7 @@ mod plugin_config;
 pub use connect_info::{
     ConnectInfo, ConnectorSettings, ExposeSecret, Os, Protocol, Renewal, RenewalError, SecretString,
 };
-pub use error::{GroupError, HeartbeatError};
+pub use error::{GroupError, HeartbeatError, with_causes};
 pub use finding::{Finding, Severity};
 pub use group::{Changed, GroupInfo, InstanceGroup, InstanceId, InstanceState, Seen};
 pub use plugin_config::PluginConfig;

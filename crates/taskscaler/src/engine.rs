@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use connect_info::ConnectInfo;
-use fleeting::{GroupError, GroupInfo, HeartbeatError, InstanceGroup};
+use fleeting::{GroupError, GroupInfo, HeartbeatError, InstanceGroup, with_causes};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use status::{Kind as MomentKind, Scaling, words};
@@ -17,7 +17,7 @@ use crate::claims::Claim;
 use crate::observe::{CallKind, CallOutcome, ProviderCall};
 use crate::provider::{self, Answer, Call, Kind};
 use crate::shared::{Grant, Shared};
-use crate::voice::{Voice, chain, moments, note};
+use crate::voice::{Voice, moments, note};
 use crate::{AcquireError, Acquisition, MemoryStore, Reservation, Settings, StoreError};
 
 /// Time for the provider to prepare itself (GitLab Runner gives the construction of a scaler a minute).
@@ -362,14 +362,14 @@ impl Engine {
                 self.next_update =
                     self.updated + retry_after(&error, self.settings.update_interval_when_expecting);
                 self.voice.failed("listing the group", &error);
-                tracing::warn!(runner = %self.settings.runner, group = %self.info.id, error = chain(&error), "failed to list the group");
+                tracing::warn!(runner = %self.settings.runner, group = %self.info.id, error = with_causes(&error), "failed to list the group");
             }
             Answer::Increased { asked, outcome } => {
                 self.next_update = Instant::now();
                 if let Some(error) = &outcome.error {
                     self.voice.failed(&format!("asking for {asked} instances, got {}", outcome.done), error);
                     tracing::warn!(runner = %self.settings.runner, group = %self.info.id, num_requested = asked,
-                        num_successful = outcome.done, err = chain(error), "increasing instances failure");
+                        num_successful = outcome.done, err = with_causes(error), "increasing instances failure");
                 }
                 let failure = outcome.error.as_ref().map(failure);
                 self.shared.lock().core.increased(asked, outcome.done, failure, now);
@@ -382,7 +382,7 @@ impl Engine {
                         error,
                     );
                     tracing::warn!(runner = %self.settings.runner, group = %self.info.id, num_requested = asked.len(),
-                        num_successful = outcome.done.len(), err = chain(error), "decreasing instances failure");
+                        num_successful = outcome.done.len(), err = with_causes(error), "decreasing instances failure");
                 }
                 for id in &outcome.done {
                     self.settings.ready.forget(id);
@@ -429,7 +429,7 @@ impl Engine {
         let outcome = CallOutcome::of(ended.as_ref().err());
         self.settings.observer.called(&ProviderCall::new(CallKind::Shutdown, outcome, began.elapsed()));
         if let Err(error) = ended {
-            tracing::warn!(runner = %self.settings.runner, group = %self.info.id, error = chain(&error), "failed to shut the instance group down");
+            tracing::warn!(runner = %self.settings.runner, group = %self.info.id, error = with_causes(&error), "failed to shut the instance group down");
         }
         self.shared.lock().save();
         // It waits for the disk.
@@ -447,7 +447,7 @@ impl Engine {
 async fn ready_up(shared: Arc<Shared>, settings: Settings, id: InstanceId) {
     let outcome = match shared.connect_info(&id).await {
         Ok(info) => make_ready(&settings, info).await,
-        Err(error) => Err(format!("getting instance connect info: {}", chain(&error))),
+        Err(error) => Err(format!("getting instance connect info: {}", with_causes(&error))),
     };
     if let Err(why) = &outcome {
         note(&shared.diary, &shared.clock, MomentKind::Error, format!("{id} did not become ready: {why}"));

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use connect_info::ConnectInfo;
-use fleeting::{GroupError, InstanceGroup};
+use fleeting::{GroupError, InstanceGroup, with_causes};
 use status::Diary;
 use taskscaler_core::{ClaimKey, Core, Event, InstanceId, LedgerChanges, NoCapacity, Report, Slot};
 use tokio::sync::{Notify, oneshot, watch};
@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::observe::{CallKind, CallOutcome, ClaimOperation, ProviderCall};
 use crate::provider;
-use crate::voice::chain;
 use crate::{Clock, LedgerStore, LostCause, ScalerObserver, Settings};
 
 /// Credentials that expire sooner than this are fetched anew.
@@ -254,7 +253,7 @@ impl Inner {
             Ok(()) => {}
             Err(error) => {
                 if !failed_before {
-                    tracing::error!(error = chain(&error), "failed to keep the scaler's ledger");
+                    tracing::error!(error = with_causes(&error), "failed to keep the scaler's ledger");
                 }
                 self.unsaved = Some(changes);
             }

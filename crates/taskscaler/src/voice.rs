@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use fleeting::with_causes;
 use status::{Diary, Kind, Moment, words};
 use taskscaler_core::{Notice, Report, Why};
 
@@ -81,7 +82,7 @@ impl Voice {
 
     /// Writes down a call to the provider that failed.
     pub(crate) fn failed(&self, doing: &str, error: &fleeting::GroupError) {
-        self.note(Kind::Error, format!("{doing}: {}", chain(error)));
+        self.note(Kind::Error, format!("{doing}: {}", with_causes(error)));
     }
 
     fn note(&self, kind: Kind, text: impl Into<String>) {
@@ -146,22 +147,6 @@ pub(crate) fn note(diary: &Mutex<Diary>, clock: &Clock, kind: Kind, text: impl I
 /// What was written down, oldest first.
 pub(crate) fn moments(diary: &Mutex<Diary>) -> Vec<Moment> {
     diary.lock().unwrap_or_else(PoisonError::into_inner).moments()
-}
-
-/// An error with its causes.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        // Some texts repeat their cause.
-        if !text.ends_with(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// A milestone for the diary; nothing for those that lead up to others.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::{Diagnostic, Loaded, Runner, RunnerChange, Verdict};
+use fleeting::with_causes;
 use taskscaler::StoreError;
 
 use super::{Entry, Event, Manager};
@@ -133,10 +134,10 @@ impl Manager {
                 if entry.removed {
                     self.retire_if_done(index);
                 } else if let Some(pause) = pause_before_retry(error, tries) {
-                    self.board.broken(index, &chain(error), true);
+                    self.board.broken(index, &with_causes(error), true);
                     tracing::error!(
                         runner = entry.label,
-                        error = chain(error),
+                        error = with_causes(error),
                         ?pause,
                         "runner entry cannot work yet; it is tried again"
                     );
@@ -146,10 +147,10 @@ impl Manager {
                         let _ = events.send(Event::StartAgain(index, tries + 1));
                     });
                 } else {
-                    self.board.broken(index, &chain(error), false);
+                    self.board.broken(index, &with_causes(error), false);
                     tracing::error!(
                         runner = entry.label,
-                        error = chain(error),
+                        error = with_causes(error),
                         "this runner entry takes no jobs; the others do"
                     );
                 }
@@ -301,15 +302,4 @@ fn pause_before_retry(error: &(dyn std::error::Error + 'static), tries: u32) -> 
         cause = error.source();
     }
     None
-}
-
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -374,6 +374,10 @@ impl InstanceGroup for AwsGroup {
         Ok(seen)
     }
 
+    fn max_size(&self) -> Option<u32> {
+        self.state().max_size
+    }
+
     async fn increase(&self, n: u32) -> Changed<u32> {
         if n == 0 { Changed::all(0) } else { self.grow(n).await }
     }

@@ -15,6 +15,8 @@ const REMEMBERED: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) size: Size,
+    /// Of the last listing.
+    pub(crate) max_size: Option<u32>,
     /// The last listing; `None` before the first.
     pub(crate) members: Option<BTreeMap<InstanceId, Member>>,
     /// Members whose end this process has asked for.
@@ -71,6 +73,7 @@ pub(crate) struct Shortage {
 impl State {
     /// Takes in a listing and gives it back in the scaler's terms.
     pub(crate) fn listed(&mut self, group: &AutoScalingGroup, now: Instant) -> Vec<Seen> {
+        self.max_size = group.max_size().and_then(|size| u32::try_from(size).ok());
         let mut members = BTreeMap::new();
         for instance in group.instances() {
             let Some(id) = instance.instance_id() else { continue };

@@ -112,6 +112,11 @@ impl FakeCloud {
         self.with(|state, _| state.stock = machines);
     }
 
+    /// The group can hold so many instances from here on. Those that are there stay.
+    pub fn resize(&self, max_size: u32) {
+        self.with(|state, _| state.setup.max_size = max_size);
+    }
+
     /// How the next accepted request that has nothing else queued before this ends.
     pub fn next_creation(&self, creation: Creation) {
         self.with(|state, _| state.creations.push_back(creation));

@@ -33,6 +33,10 @@ impl InstanceGroup for FakeCloud {
         self.call(Request::Update, |state, now| Ok(state.listing(now)), Vec::len).await
     }
 
+    fn max_size(&self) -> Option<u32> {
+        Some(self.with(|state, _| state.setup.max_size))
+    }
+
     async fn increase(&self, n: u32) -> Changed<u32> {
         let answer = self
             .call(Request::Increase(n), |state, now| Ok(state.increase(n, now)), |c| c.done as usize)

@@ -46,7 +46,7 @@ pub struct Seen {
 pub struct GroupInfo {
     /// Stable identity, for example `aws/eu-west-1/build`.
     pub id: String,
-    /// Most instances that the group can hold.
+    /// Most instances that the group can hold. [`InstanceGroup::max_size`] tells when that changes.
     pub max_size: u32,
     /// Name and version of the provider, for logs.
     pub provider: String,
@@ -83,6 +83,12 @@ pub trait InstanceGroup: Send + Sync + 'static {
     /// # Errors
     /// On error the caller keeps its last picture and asks again later.
     async fn update(&self) -> Result<Vec<Seen>, GroupError>;
+
+    /// Most instances that the group can hold, as the last [`update`](Self::update) showed it. `None` where it never differs
+    /// from [`GroupInfo::max_size`], and before the first listing. Costs no call.
+    fn max_size(&self) -> Option<u32> {
+        None
+    }
 
     /// Asks the cloud for `n` more instances and returns how many requests it accepted. The instances appear in
     /// [`update`](Self::update) later. Not idempotent.

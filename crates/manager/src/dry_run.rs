@@ -85,6 +85,10 @@ impl InstanceGroup for DryGroup {
         Ok(listing)
     }
 
+    fn max_size(&self) -> Option<u32> {
+        self.inner.max_size()
+    }
+
     async fn increase(&self, n: u32) -> Changed<u32> {
         tracing::info!(plugin = self.name, amount = n, "dry run: would create instances");
         let mut pretence = self.pretence();

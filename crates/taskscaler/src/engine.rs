@@ -179,9 +179,13 @@ impl Taskscaler {
 
     /// Puts another configuration of limits and policies in force.
     pub fn configure(&self, mut config: taskscaler_core::Config) {
-        config.group_max_size = Some(self.info.max_size);
+        {
+            let mut inner = self.shared.lock();
+            // The group's own bound is the provider's to tell.
+            config.group_max_size = inner.core.config().group_max_size;
+            inner.core.configure(config.clone(), self.shared.clock.now());
+        }
         self.shared.observer.configured(&config);
-        self.shared.lock().core.configure(config, self.shared.clock.now());
         self.shared.wake.notify_one();
     }
 
@@ -348,6 +352,7 @@ impl Engine {
                 self.updated = Instant::now();
                 self.next_update = self.updated + self.settings.update_interval;
                 let seen: Vec<taskscaler_core::Seen> = listing.iter().map(seen).collect();
+                self.resized();
                 self.shared.lock().core.observe(&seen, now);
                 let listed: std::collections::BTreeSet<&str> =
                     listing.iter().map(|line| line.id.as_str()).collect();
@@ -394,6 +399,27 @@ impl Engine {
                 self.shared.lock().core.decreased(&ids(&asked), &ids(&outcome.done), failure, now);
             }
         }
+    }
+
+    /// Takes in that the group can hold more or fewer instances than before.
+    fn resized(&self) {
+        let Some(size) = self.group.max_size() else { return };
+        let (before, config) = {
+            let mut inner = self.shared.lock();
+            let before = inner.core.config().group_max_size;
+            if before == Some(size) {
+                return;
+            }
+            let config =
+                taskscaler_core::Config { group_max_size: Some(size), ..inner.core.config().clone() };
+            inner.core.configure(config.clone(), self.shared.clock.now());
+            (before.unwrap_or(0), config)
+        };
+        self.settings.observer.configured(&config);
+        let words = format!("the group's max size was changed from {before} to {size}");
+        note(&self.shared.diary, &self.shared.clock, MomentKind::Policy, words);
+        tracing::info!(runner = %self.settings.runner, group = %self.info.id, before, max_size = size,
+            max_instances = config.max_instances, "the group's max size was changed");
     }
 
     /// The end: with deletion, goes on deciding and applying until nothing is left or the tries are used up.

@@ -109,6 +109,33 @@ async fn waiting_for_a_slot_ends_with_the_timeout_and_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_group_that_is_made_bigger_or_smaller_is_used_as_such_without_a_restart() {
+    let cloud = Arc::new(cloud().max_size(0).build());
+    let scaler = Taskscaler::start(settings(on_demand(1, 5)), Arc::clone(&cloud) as Arc<dyn InstanceGroup>)
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!(scaler.reserve().unwrap_err(), NoCapacity::AtMaximum { max: 0 });
+    cloud.resize(1);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    let held = scaler.acquire(scaler.reserve().unwrap(), WAIT).await.unwrap();
+    assert_eq!(scaler.reserve().unwrap_err(), NoCapacity::AtMaximum { max: 1 });
+    // A changed configuration does not forget it.
+    scaler.configure(on_demand(1, 9));
+    assert_eq!(scaler.reserve().unwrap_err(), NoCapacity::AtMaximum { max: 1 });
+    cloud.resize(0);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!((held.lost_now(), cloud.existing()), (None, 1), "a smaller bound ends no job");
+    let said = scaler.scaling().unwrap().recent;
+    let changes: Vec<&str> =
+        said.iter().map(|moment| moment.text.as_str()).filter(|text| text.contains("max size")).collect();
+    assert_eq!(
+        changes,
+        ["the group's max size was changed from 0 to 1", "the group's max size was changed from 1 to 0"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wait_that_is_given_up_leaves_no_demand_behind() {
     let cloud = Arc::new(cloud().boot_delay(Duration::from_secs(100)).build());
     let scaler = Taskscaler::start(settings(on_demand(1, 5)), Arc::clone(&cloud) as Arc<dyn InstanceGroup>)

@@ -125,6 +125,11 @@ pub trait InstanceGroup: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// The place at the group for the mark of the manager that scales it; none if the provider has no such place.
+    fn lease(&self) -> Option<&dyn crate::lease::GroupLease> {
+        None
+    }
+
     /// True if instances live on when the process that uses the group dies, and have the same names for its successor. Then
     /// what is known of them is kept for a restart.
     fn outlives_process(&self) -> bool {

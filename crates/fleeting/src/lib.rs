@@ -15,6 +15,7 @@
 //! The crate does not decide anything (see `drover-taskscaler-core`) and names no cloud.
 
 pub mod conformance;
+pub mod lease;
 
 mod error;
 mod finding;

@@ -25,6 +25,7 @@ pub(crate) fn reasons(report: &Report, began: DateTime<Utc>) -> Vec<String> {
         | Why::RemovedByOthers { .. }
         | Why::Churn { .. }
         | Why::NoListing
+        | Why::HeldElsewhere { .. }
         | Why::ShuttingDown
         | Why::Launching { .. }
         | Why::AtMaxInstances { .. }

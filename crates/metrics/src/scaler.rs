@@ -36,8 +36,16 @@ const REMOVALS: [&str; 12] = [
     "unexpectedly_removed",
 ];
 /// Every reason to refuse a claim.
-const REFUSALS: [&str; 7] =
-    ["shutting_down", "not_listed", "key_in_use", "none_ready", "at_maximum", "throttled", "backoff"];
+const REFUSALS: [&str; 8] = [
+    "shutting_down",
+    "not_listed",
+    "key_in_use",
+    "none_ready",
+    "at_maximum",
+    "throttled",
+    "backoff",
+    "held_elsewhere",
+];
 
 /// What is counted for one runner entry, whichever scaler serves it.
 #[derive(Debug)]
@@ -441,5 +449,6 @@ fn refusal(why: &NoCapacity) -> usize {
         NoCapacity::AtMaximum { .. } => 4,
         NoCapacity::Throttled { .. } => 5,
         NoCapacity::Backoff { .. } => 6,
+        NoCapacity::HeldElsewhere { .. } => 7,
     }
 }

@@ -47,6 +47,8 @@ pub struct Core {
     /// How many listings were seen.
     pub(crate) listings: u64,
     pub(crate) shutdown: Option<Shutdown>,
+    /// Another manager has the group.
+    pub(crate) elsewhere: Option<Elsewhere>,
     /// Why the last call to delete instances did not do all of it.
     pub(crate) deletion_failure: Option<Failure>,
     /// What the last decision concluded about idle instances.
@@ -82,6 +84,12 @@ pub enum NoCapacity {
     /// The group has not been listed yet.
     #[error("no capacity: the instance group has not been listed yet")]
     NotListed,
+    /// Another manager has the group.
+    #[error("no capacity: the instance group is held by {holder}")]
+    HeldElsewhere {
+        /// Who.
+        holder: String,
+    },
     /// A claim of this name exists.
     #[error("claim `{key}` exists already")]
     KeyInUse {
@@ -116,6 +124,15 @@ pub enum NoCapacity {
         /// The last failure.
         last: String,
     },
+}
+
+/// Who has the group while this manager must leave it alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Who, for people.
+    pub holder: String,
+    /// Until when, unless it is renewed; `None` if that is not known.
+    pub until: Option<DateTime<Utc>>,
 }
 
 /// What a health check said.
@@ -181,6 +198,7 @@ impl Core {
             troubles: Troubles::default(),
             listings: 0,
             shutdown: None,
+            elsewhere: None,
             deletion_failure: None,
             last_excess: 0,
             last_idle_time: Duration::ZERO,
@@ -230,6 +248,9 @@ impl Core {
         }
         if self.shutdown.is_some() {
             return Err(NoCapacity::ShuttingDown);
+        }
+        if let Some(Elsewhere { holder, .. }) = &self.elsewhere {
+            return Err(NoCapacity::HeldElsewhere { holder: holder.clone() });
         }
         if self.listings == 0 {
             return Err(NoCapacity::NotListed);
@@ -291,6 +312,13 @@ impl Core {
             }
         });
         self.retire_if_used_up(seq, now);
+        self.assign(now);
+    }
+
+    /// Another manager has the group, or (with `None`) no longer has: until then nothing is made, removed or checked, no claims
+    /// are taken, and those that wait get no slot. Jobs that run keep theirs.
+    pub fn stand_by(&mut self, elsewhere: Option<Elsewhere>, now: Now) {
+        self.elsewhere = elsewhere;
         self.assign(now);
     }
 
@@ -436,6 +464,9 @@ impl Core {
 
     /// Puts a claim on the best free slot.
     fn occupy(&mut self, key: &ClaimKey, now: Now) -> Option<Slot> {
+        if self.elsewhere.is_some() {
+            return None;
+        }
         let seq = self.fleet.best_free()?;
         let slot = self.fleet.edit(seq, |instance| {
             let index = instance.free_index();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::breaker::Circuit;
-use crate::core::{Core, Request};
+use crate::core::{Core, Elsewhere, Request};
 use crate::fleet::Seq;
 use crate::ids::{Mono, Now};
 use crate::instance::{Ask, Instance, Phase, Reason};
@@ -35,6 +35,11 @@ impl Core {
     /// deciding again with nothing in between yields an empty plan.
     pub fn decide(&mut self, now: Now) -> (Plan, Report) {
         let mut draft = Draft::default();
+        if let Some(Elsewhere { holder, until }) = self.elsewhere.clone() {
+            let mut report = self.report(now);
+            report.why.push(Why::HeldElsewhere { holder, until });
+            return (draft.plan, report);
+        }
         if self.listings == 0 {
             let mut report = self.report(now);
             report.why.push(Why::NoListing);

@@ -58,7 +58,7 @@ mod throttle;
 mod trouble;
 mod world;
 
-pub use self::core::{Acquire, Core, Health, NoCapacity, UnknownClaim};
+pub use self::core::{Acquire, Core, Elsewhere, Health, NoCapacity, UnknownClaim};
 pub use config::{Config, ScaleThrottle};
 pub use ids::{ClaimKey, InstanceId, Now, Slot};
 pub use instance::{Origin, PhaseName, Reason, Seen, SeenState};

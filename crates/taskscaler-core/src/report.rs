@@ -179,6 +179,13 @@ pub enum Why {
         /// When it may go.
         until: DateTime<Utc>,
     },
+    /// Another manager has the group, which is left alone.
+    HeldElsewhere {
+        /// Who, for people.
+        holder: String,
+        /// Until when, unless it is renewed.
+        until: Option<DateTime<Utc>>,
+    },
     /// No policy matches; the defaults apply.
     NoPolicyMatches,
     /// There is what is wanted.
@@ -294,7 +301,7 @@ impl fmt::Display for Report {
 
 impl Why {
     /// The names of all reasons, for metrics and documents.
-    pub const NAMES: [&str; 18] = [
+    pub const NAMES: [&str; 19] = [
         "no_listing",
         "shutting_down",
         "launching",
@@ -313,6 +320,7 @@ impl Why {
         "probing",
         "removed_by_others",
         "churn",
+        "held_elsewhere",
     ];
 
     /// Its name, one of [`NAMES`](Self::NAMES).
@@ -343,6 +351,7 @@ impl Why {
             Self::Probing { .. } => 15,
             Self::RemovedByOthers { .. } => 16,
             Self::Churn { .. } => 17,
+            Self::HeldElsewhere { .. } => 18,
         }
     }
 
@@ -354,6 +363,7 @@ impl Why {
             | Self::BackoffUntil { until, .. }
             | Self::CircuitOpen { until, .. }
             | Self::TooYoungToRemove { until, .. } => Some(*until),
+            Self::HeldElsewhere { until, .. } => *until,
             Self::NoListing
             | Self::Probing { .. }
             | Self::RemovedByOthers { .. }
@@ -377,6 +387,7 @@ impl Why {
         match self {
             Self::NoListing
             | Self::ShuttingDown
+            | Self::HeldElsewhere { .. }
             | Self::AtMaxInstances { .. }
             | Self::ThrottledUntil { .. }
             | Self::BackoffUntil { .. }
@@ -443,6 +454,10 @@ impl fmt::Display for Why {
             }
             Self::TooYoungToRemove { instance, until } => {
                 write!(f, "not removing before {until}: {instance} has not been idle long enough")
+            }
+            Self::HeldElsewhere { holder, until } => {
+                write!(f, "standing by: the instance group is held by {holder}")?;
+                until.map_or(Ok(()), |until| write!(f, ", until {until} unless renewed"))
             }
             Self::NoPolicyMatches => f.write_str("no policy matches: no idle capacity is kept"),
             Self::NothingToDo => f.write_str("nothing to do"),

@@ -20,6 +20,7 @@ mod removal;
 mod reports;
 mod restart;
 mod shutdown;
+mod standby;
 
 const NAMES: [&str; 4] = ["i-1", "i-2", "i-3", "i-4"];
 

@@ -1,6 +1,8 @@
 //! The calls of Auto Scaling.
 
 use crate::fault::ErrorAnswer;
+use crate::instance::Instance;
+use crate::kinds::{HookResult, MixedPolicy, WarmPool};
 use crate::mock::Inner;
 use crate::query::Query;
 use crate::server::unknown;
@@ -22,7 +24,18 @@ pub(crate) fn answer(inner: &Inner, action: &str, query: &Query) -> Result<Xml, 
             Ok(Xml::new().list("ScalingPolicies", "member", policies))
         }),
         "DescribeScheduledActions" => Ok(Xml::new().list("ScheduledUpdateGroupActions", "member", [])),
-        "DescribeWarmPool" => Ok(Xml::new().list("Instances", "member", [])),
+        "DescribeWarmPool" => inner.look_back(|world| warm_pool(world, query)),
+        "DescribeInstanceRefreshes" => inner.look(|world| {
+            let group = group(world, query)?;
+            let refreshes = group.options.refresh.iter().map(|status| {
+                Xml::new()
+                    .text("InstanceRefreshId", "08b91cf7-8fa6-48af-b6a6-d227f40f1b9b")
+                    .text("AutoScalingGroupName", &group.options.name)
+                    .text("Status", status)
+            });
+            Ok(Xml::new().list("InstanceRefreshes", "member", refreshes))
+        }),
+        "CompleteLifecycleAction" => complete(inner, query),
         "SetDesiredCapacity" => set_desired(inner, query),
         "TerminateInstanceInAutoScalingGroup" => terminate(inner, query),
         "UpdateAutoScalingGroup" => inner.change(|world, _| {
@@ -64,15 +77,8 @@ fn groups(world: &World, query: &Query) -> Xml {
     let chosen =
         world.groups.iter().filter(|(name, _)| names.is_empty() || names.contains(name)).map(|(name, group)| {
             let options = &group.options;
-            let members = world.members(name).map(|instance| {
-                Xml::new()
-                    .text("InstanceId", &instance.id)
-                    .text("AvailabilityZone", &instance.zone)
-                    .text("LifecycleState", instance.stage.lifecycle())
-                    .text("HealthStatus", instance.health)
-                    .text("ProtectedFromScaleIn", instance.protected)
-                    .text("InstanceType", "t3.large")
-            });
+            let weighted = options.mixed.as_ref().is_some_and(MixedPolicy::has_weights);
+            let members = world.members(name).map(|instance| member(instance, weighted));
             let xml = Xml::new()
                 .text("AutoScalingGroupName", name)
                 .text("AutoScalingGroupARN", format!("arn:aws:autoscaling:eu-west-1:123456789012:autoScalingGroup:x:autoScalingGroupName/{name}"))
@@ -80,7 +86,7 @@ fn groups(world: &World, query: &Query) -> Xml {
                 .text("MaxSize", options.max)
                 .text("DesiredCapacity", group.desired)
                 .text("DefaultCooldown", 300)
-                .text("HealthCheckType", "EC2")
+                .text("HealthCheckType", &options.health_check)
                 .text("HealthCheckGracePeriod", 0)
                 .text("CreatedTime", "2026-01-01T00:00:00Z")
                 .text("NewInstancesProtectedFromScaleIn", options.protected)
@@ -98,13 +104,64 @@ fn groups(world: &World, query: &Query) -> Xml {
                 "<AvailabilityZones></AvailabilityZones>",
                 &format!("<AvailabilityZones>{zones}</AvailabilityZones>"),
             ));
-            if options.warm_pool {
-                xml.inner("WarmPoolConfiguration", Xml::new().text("MinSize", 1))
-            } else {
-                xml
+            let xml = xml.maybe("DesiredCapacityType", options.capacity_type.as_ref());
+            let xml = match &options.mixed {
+                Some(policy) => xml.inner("MixedInstancesPolicy", mixed(policy)),
+                None => xml,
+            };
+            match &options.warm_pool {
+                Some(pool) => xml.inner("WarmPoolConfiguration", configured(pool)),
+                None => xml,
             }
         });
     Xml::new().list("AutoScalingGroups", "member", chosen)
+}
+
+fn member(instance: &Instance, weighted: bool) -> Xml {
+    Xml::new()
+        .text("InstanceId", &instance.id)
+        .text("AvailabilityZone", &instance.zone)
+        .text("LifecycleState", instance.stage.lifecycle())
+        .text("HealthStatus", instance.health)
+        .text("ProtectedFromScaleIn", instance.protected)
+        .text("InstanceType", &instance.kind.instance_type)
+        .maybe("WeightedCapacity", weighted.then_some(instance.kind.weight))
+}
+
+fn mixed(policy: &MixedPolicy) -> Xml {
+    let overrides = policy.overrides.iter().map(|chosen| {
+        Xml::new().text("InstanceType", &chosen.instance_type).maybe("WeightedCapacity", chosen.weight)
+    });
+    let template = Xml::new()
+        .inner(
+            "LaunchTemplateSpecification",
+            Xml::new().text("LaunchTemplateId", "lt-0123456789abcdef0").text("Version", "$Latest"),
+        )
+        .list("Overrides", "member", overrides);
+    let spread = Xml::new()
+        .text("OnDemandAllocationStrategy", "prioritized")
+        .text("OnDemandBaseCapacity", policy.on_demand_base)
+        .text("OnDemandPercentageAboveBaseCapacity", policy.on_demand_percentage)
+        .text("SpotAllocationStrategy", &policy.spot_allocation);
+    Xml::new().inner("LaunchTemplate", template).inner("InstancesDistribution", spread)
+}
+
+fn configured(pool: &WarmPool) -> Xml {
+    Xml::new()
+        .text("MinSize", pool.size)
+        .text("MaxGroupPreparedCapacity", -1)
+        .text("PoolState", "Stopped")
+        .inner("InstanceReusePolicy", Xml::new().text("ReuseOnScaleIn", pool.reuse))
+}
+
+fn warm_pool(world: &World, query: &Query) -> Result<Xml, ErrorAnswer> {
+    let options = &group(world, query)?.options;
+    let warm = world.members(&options.name).filter(|instance| instance.stage.is_warm());
+    let xml = Xml::new().list("Instances", "member", warm.map(|instance| member(instance, false)));
+    Ok(match &options.warm_pool {
+        Some(pool) => xml.inner("WarmPoolConfiguration", configured(pool)),
+        None => xml,
+    })
 }
 
 fn instances(world: &World, query: &Query) -> Xml {
@@ -144,19 +201,37 @@ fn activities(world: &World, query: &Query) -> Result<Xml, ErrorAnswer> {
 
 fn hooks(world: &World, query: &Query) -> Result<Xml, ErrorAnswer> {
     let options = &group(world, query)?.options;
-    let hooks = [
-        ("launching", "autoscaling:EC2_INSTANCE_LAUNCHING", options.launching_hook),
-        ("terminating", "autoscaling:EC2_INSTANCE_TERMINATING", options.terminating_hook),
-    ];
-    let hooks = hooks.into_iter().filter_map(|(name, transition, held)| {
-        held.map(|held| {
-            Xml::new()
-                .text("LifecycleHookName", name)
-                .text("LifecycleTransition", transition)
-                .text("HeartbeatTimeout", held.as_secs())
-        })
+    let hooks = options.hooks().map(|hook| {
+        Xml::new()
+            .text("LifecycleHookName", hook.name)
+            .text("LifecycleTransition", hook.transition)
+            .text("HeartbeatTimeout", hook.held.as_secs())
+            .text("DefaultResult", options.launching_default.name())
     });
     Ok(Xml::new().list("LifecycleHooks", "member", hooks))
+}
+
+fn complete(inner: &Inner, query: &Query) -> Result<Xml, ErrorAnswer> {
+    let id = query.get("InstanceId").unwrap_or_default();
+    let result = match query.get("LifecycleActionResult") {
+        Some("CONTINUE") => HookResult::Continue,
+        Some("ABANDON") => HookResult::Abandon,
+        other => return Err(invalid(format!("Invalid LifecycleActionResult {other:?}"))),
+    };
+    let hook = query.get("LifecycleHookName").unwrap_or_default();
+    inner.change_with(|world, now, options| {
+        let name = group(world, query)?.options.name.clone();
+        let held_by = world.instances.get(id).filter(|instance| instance.group.as_deref() == Some(&name));
+        let held_by = held_by.and_then(|instance| match instance.stage.lifecycle() {
+            "Pending:Wait" => Some("launching"),
+            "Terminating:Wait" => Some("terminating"),
+            _ => None,
+        });
+        if held_by != Some(hook) || !world.complete_hook(id, result, now, options) {
+            return Err(invalid(format!("No active Lifecycle Action found with instance ID {id}")));
+        }
+        Ok(Xml::new())
+    })
 }
 
 fn set_desired(inner: &Inner, query: &Query) -> Result<Xml, ErrorAnswer> {
@@ -184,12 +259,13 @@ fn terminate(inner: &Inner, query: &Query) -> Result<Xml, ErrorAnswer> {
     let decrement = query.flag("ShouldDecrementDesiredCapacity");
     inner.change_with(|world, now, options| {
         let member = world.instances.get(id).filter(|instance| instance.stage.is_live());
+        let weight = member.map_or(1, |instance| instance.kind.weight);
         let name = member.and_then(|instance| instance.group.clone());
         let Some(group) = name.and_then(|name| world.groups.get_mut(&name)) else {
             return Err(invalid(format!("Instance Id not found - No managed instance found for instance ID: {id}")));
         };
         if decrement {
-            if group.desired <= group.options.min {
+            if group.desired < group.options.min + weight {
                 return Err(invalid(format!(
                     "Currently, desiredSize equals minSize ({}). Terminating instance without replacement will violate \
                      group's min size constraint. Either set shouldDecrementDesiredCapacity flag to false or lower \
@@ -197,9 +273,9 @@ fn terminate(inner: &Inner, query: &Query) -> Result<Xml, ErrorAnswer> {
                     group.options.min
                 )));
             }
-            group.desired -= 1;
+            group.desired -= weight;
         }
-        world.terminate(id, "an instance was taken out of service in response to a user request.", now, options);
+        world.retire(id, "an instance was taken out of service in response to a user request.", now, options);
         Ok(Xml::new().inner("Activity", Xml::new().text("ActivityId", "1").text("StatusCode", "InProgress")))
     })
 }

@@ -1,10 +1,11 @@
 //! The calls of EC2.
 
 use crate::fault::ErrorAnswer;
+use crate::instance::Instance;
 use crate::mock::Inner;
 use crate::query::Query;
 use crate::server::unknown;
-use crate::world::{Instance, World};
+use crate::world::World;
 use crate::xml::Xml;
 
 /// Instances of one page.
@@ -108,12 +109,15 @@ fn one(world: &World, instance: &Instance) -> Xml {
                 None => Xml::new(),
             },
         )
-        .text("instanceType", "t3.large")
+        .text("instanceType", &instance.kind.instance_type)
         .text("launchTime", instance.launched.format("%Y-%m-%dT%H:%M:%S%.3fZ"))
         .inner("placement", Xml::new().text("availabilityZone", &instance.zone))
         .maybe("platform", group.filter(|group| group.windows).map(|_| "windows"))
         .text("architecture", group.map_or("x86_64", |group| group.architecture.as_str()))
-        .maybe("instanceLifecycle", group.filter(|group| group.spot).map(|_| "spot"))
+        .maybe(
+            "instanceLifecycle",
+            (instance.kind.spot || group.is_some_and(|group| group.spot)).then_some("spot"),
+        )
         .maybe("privateIpAddress", address)
         .maybe("ipAddress", public)
 }
@@ -149,7 +153,7 @@ fn spot_requests(world: &World, query: &Query) -> Xml {
             let group = instance.group.as_ref().and_then(|name| world.groups.get(name))?;
             let code = instance.spot_mark.clone().unwrap_or_else(|| "fulfilled".to_owned());
             let wanted = filters.iter().all(|(name, values)| name == "status-code" && values.contains(&code));
-            (group.options.spot && wanted).then(|| {
+            ((instance.kind.spot || group.options.spot) && wanted).then(|| {
                 Xml::new()
                     .text("spotInstanceRequestId", format!("sir-{}", instance.id))
                     .text("instanceId", &instance.id)

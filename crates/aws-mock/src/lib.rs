@@ -30,6 +30,8 @@ mod backend;
 mod connect;
 mod ec2;
 mod fault;
+mod instance;
+mod kinds;
 mod mock;
 mod options;
 mod query;
@@ -39,5 +41,6 @@ mod xml;
 
 pub use backend::{InstanceBackend, Nothing};
 pub use fault::{ErrorAnswer, Fault};
+pub use kinds::{HookResult, MixedPolicy, TypeOverride, WarmPool};
 pub use mock::{AwsMock, InstanceView};
 pub use options::{GroupOptions, Options};

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::fault::{ActiveFault, ErrorAnswer, Fault, Service};
+use crate::kinds::HookResult;
 use crate::options::{GroupOptions, Options};
 use crate::server;
 use crate::world::{Effect, Group, World, delta};
@@ -36,6 +37,10 @@ pub struct InstanceView {
     pub zone: String,
     /// Lifecycle state in the terms of Auto Scaling.
     pub lifecycle: &'static str,
+    /// For example `t3.large`.
+    pub instance_type: String,
+    /// It is a spot instance.
+    pub spot: bool,
 }
 
 pub(crate) struct Inner {
@@ -143,6 +148,8 @@ impl AwsMock {
                 group: instance.group.clone(),
                 zone: instance.zone.clone(),
                 lifecycle: instance.stage.lifecycle(),
+                instance_type: instance.kind.instance_type.clone(),
+                spot: instance.kind.spot,
             });
             all.filter(|instance| instance.lifecycle != "Terminated").collect()
         })
@@ -173,6 +180,11 @@ impl AwsMock {
             "instances were launched to balance instances in zones eu-west-1b with other zones resulting in more than \
              desired number of instances in the group. an instance was taken out of service in response to an AZRebalance.",
         );
+    }
+
+    /// Completes the hook that holds an instance, as an operator's automation would. False if none does.
+    pub fn complete_hook(&self, instance: &str, result: HookResult) -> bool {
+        self.inner.change_with(|world, now, options| world.complete_hook(instance, result, now, options))
     }
 
     /// Announces that a spot instance will be taken.
@@ -265,10 +277,7 @@ impl Inner {
         let shared = self.shared();
         // What was changed by hand shows when a call comes; what ripens does so by itself.
         shared.world.next_due().is_some_and(|at| at <= now)
-            || shared.world.groups.iter().any(|(name, group)| {
-                let live = shared.world.members(name).filter(|instance| instance.stage.is_live()).count();
-                live != group.desired as usize
-            })
+            || shared.world.groups.keys().any(|name| shared.world.is_unsettled(name))
     }
 
     /// Lets everything happen that is due, and the real things behind the instances follow.

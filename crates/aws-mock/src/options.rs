@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::{InstanceBackend, Nothing};
+use crate::kinds::{Hook, HookResult, MixedPolicy, WarmPool};
 
 /// The times and limits of the cloud, and what its instances are.
 #[derive(Clone)]
@@ -55,8 +56,18 @@ pub struct GroupOptions {
     pub launching_hook: Option<Duration>,
     /// A hook holds ending instances for so long.
     pub terminating_hook: Option<Duration>,
-    /// There is a warm pool.
-    pub warm_pool: bool,
+    /// What becomes of a starting instance whose hook nobody completes in time.
+    pub launching_default: HookResult,
+    /// The warm pool, if there is one.
+    pub warm_pool: Option<WarmPool>,
+    /// The mixed instances policy, if there is one.
+    pub mixed: Option<MixedPolicy>,
+    /// Unit of the desired capacity, such as `vcpu`, where it is not the number of instances.
+    pub capacity_type: Option<String>,
+    /// Health checks besides EC2's, such as `ELB`.
+    pub health_check: String,
+    /// State of the instance refresh, such as `InProgress`, if there is one.
+    pub refresh: Option<String>,
     /// Names of scaling policies.
     pub policies: Vec<String>,
     /// Encrypted password data, as `GetPasswordData` gives it.
@@ -106,9 +117,25 @@ impl GroupOptions {
             public: true,
             launching_hook: None,
             terminating_hook: None,
-            warm_pool: false,
+            launching_default: HookResult::Continue,
+            warm_pool: None,
+            mixed: None,
+            capacity_type: None,
+            health_check: "EC2".to_owned(),
+            refresh: None,
             policies: Vec::new(),
             password_data: None,
         }
+    }
+
+    /// The hooks that hold instances.
+    pub(crate) fn hooks(&self) -> impl Iterator<Item = Hook> {
+        let hooks = [
+            ("launching", "autoscaling:EC2_INSTANCE_LAUNCHING", self.launching_hook),
+            ("terminating", "autoscaling:EC2_INSTANCE_TERMINATING", self.terminating_hook),
+        ];
+        hooks
+            .into_iter()
+            .filter_map(|(name, transition, held)| held.map(|held| Hook { name, transition, held }))
     }
 }

@@ -5,7 +5,15 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::instance::{Instance, Stage};
+use crate::kinds::{HookResult, Kind};
 use crate::options::{GroupOptions, Options};
+
+const DIFFERENCE: &str =
+    "an instance was started in response to a difference between desired and actual capacity";
+
+const NO_ROOM: &str = "Could not launch On-Demand Instances. InsufficientInstanceCapacity - We currently do not have sufficient \
+                       t3.large capacity in the Availability Zone you requested (eu-west-1a). Launching EC2 instance failed.";
 
 /// All that exists. Pure: `step` is told the time, and says what is to be done to the real things behind.
 #[derive(Debug, Clone, Default)]
@@ -37,32 +45,6 @@ pub(crate) struct Activity {
     pub(crate) message: Option<String>,
 }
 
-#[derive(Debug, Clone)]
-pub(crate) struct Instance {
-    pub(crate) id: String,
-    pub(crate) group: Option<String>,
-    pub(crate) zone: String,
-    pub(crate) launched: DateTime<Utc>,
-    pub(crate) stage: Stage,
-    pub(crate) health: &'static str,
-    pub(crate) protected: bool,
-    pub(crate) address: Option<String>,
-    pub(crate) spot_mark: Option<String>,
-    pub(crate) event: Option<String>,
-    pub(crate) reason: Option<(String, String)>,
-}
-
-/// Where in its life an instance is, and until when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
-    Pending(DateTime<Utc>),
-    PendingWait(DateTime<Utc>),
-    InService,
-    TerminatingWait(DateTime<Utc>),
-    Terminating(DateTime<Utc>),
-    Terminated,
-}
-
 /// What has to happen to the real thing behind an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Effect {
@@ -70,49 +52,22 @@ pub(crate) enum Effect {
     Stop(String),
 }
 
-// === impl Stage ===
-
-impl Stage {
-    pub(crate) fn lifecycle(self) -> &'static str {
-        match self {
-            Self::Pending(_) => "Pending",
-            Self::PendingWait(_) => "Pending:Wait",
-            Self::InService => "InService",
-            Self::TerminatingWait(_) => "Terminating:Wait",
-            Self::Terminating(_) => "Terminating",
-            Self::Terminated => "Terminated",
-        }
-    }
-
-    /// Name and code of EC2's state.
-    pub(crate) fn ec2(self) -> (&'static str, u8) {
-        match self {
-            Self::Pending(_) => ("pending", 0),
-            Self::PendingWait(_) | Self::InService | Self::TerminatingWait(_) => ("running", 16),
-            Self::Terminating(_) => ("shutting-down", 32),
-            Self::Terminated => ("terminated", 48),
-        }
-    }
-
-    pub(crate) fn is_live(self) -> bool {
-        matches!(self, Self::Pending(_) | Self::PendingWait(_) | Self::InService)
-    }
-
-    fn until(self) -> Option<DateTime<Utc>> {
-        match self {
-            Self::Pending(at) | Self::PendingWait(at) | Self::TerminatingWait(at) | Self::Terminating(at) => {
-                Some(at)
-            }
-            Self::InService | Self::Terminated => None,
-        }
-    }
-}
-
 // === impl Group ===
 
 impl Group {
     pub(crate) fn new(options: GroupOptions) -> Self {
         Self { desired: options.min, options, activities: Vec::new(), retry_at: None, missing_since: None }
+    }
+
+    /// Writes an activity down; one with a message has failed.
+    fn note(&mut self, at: DateTime<Utc>, description: &str, cause: &str, failure: Option<&str>) {
+        self.activities.push(Activity {
+            at,
+            description: description.to_owned(),
+            cause: cause.to_owned(),
+            status: if failure.is_some() { "Failed" } else { "Successful" },
+            message: failure.map(str::to_owned),
+        });
     }
 
     fn suspended(&self, process: &str) -> bool {
@@ -138,6 +93,7 @@ impl World {
             self.replace_unhealthy(name, now, options);
             self.shrink(name, now, options);
             self.grow(name, now, options, &mut effects);
+            self.fill_pool(name, now, options);
         }
         effects
     }
@@ -149,6 +105,43 @@ impl World {
         ripening.chain(retries).min()
     }
 
+    /// True if the group is not as its settings say, so that a step may change something.
+    pub(crate) fn is_unsettled(&self, name: &str) -> bool {
+        let Some(group) = self.groups.get(name) else { return false };
+        self.live_weight(name) != group.desired || self.pool_lacks(name) > 0
+    }
+
+    /// What the instances count for in the desired capacity.
+    fn live_weight(&self, name: &str) -> u32 {
+        self.members(name).filter(|instance| instance.stage.is_live()).map(|i| i.kind.weight).sum()
+    }
+
+    /// Instances that the warm pool should have and has not.
+    fn pool_lacks(&self, name: &str) -> u32 {
+        let pool = self.groups.get(name).and_then(|group| group.options.warm_pool.as_ref());
+        let warm = self.members(name).filter(|instance| instance.stage.is_warm()).count();
+        pool.map_or(0, |pool| pool.size.saturating_sub(u32::try_from(warm).unwrap_or(u32::MAX)))
+    }
+
+    /// Instances for which the cloud has room.
+    fn room(&self) -> usize {
+        let in_use = self.instances.values().filter(|instance| instance.stage != Stage::Terminated).count();
+        self.capacity.map_or(usize::MAX, |capacity| capacity as usize).saturating_sub(in_use)
+    }
+
+    /// What the next instance of a group is.
+    fn next_kind(&self, name: &str) -> Kind {
+        let options = self.groups.get(name).map(|group| &group.options);
+        let Some(policy) = options.and_then(|options| options.mixed.as_ref()) else {
+            let spot = options.is_some_and(|options| options.spot);
+            return Kind { instance_type: "t3.large".to_owned(), weight: 1, spot };
+        };
+        let live = || self.members(name).filter(|instance| instance.stage.is_live());
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let on_demand = number(live().filter(|instance| !instance.kind.spot).count());
+        policy.kind(self.next, on_demand, number(live().count()))
+    }
+
     /// Makes an instance. `group`: whose member it is.
     pub(crate) fn launch(
         &mut self,
@@ -157,6 +150,10 @@ impl World {
         now: DateTime<Utc>,
         boot: Duration,
     ) -> String {
+        let kind = match group {
+            Some(name) => self.next_kind(name),
+            None => Kind { instance_type: "t3.large".to_owned(), weight: 1, spot: false },
+        };
         self.next += 1;
         let id = format!("i-{:017x}", self.next);
         let protected =
@@ -167,6 +164,7 @@ impl World {
                 id: id.clone(),
                 group: group.map(str::to_owned),
                 zone: zone.to_owned(),
+                kind,
                 launched: now,
                 stage: Stage::Pending(now + delta(boot)),
                 health: "Healthy",
@@ -183,7 +181,7 @@ impl World {
     /// Begins to end an instance; its group notes why.
     pub(crate) fn terminate(&mut self, id: &str, cause: &str, now: DateTime<Utc>, options: &Options) {
         let Some(instance) = self.instances.get_mut(id) else { return };
-        if !instance.stage.is_live() {
+        if !instance.stage.is_live() && !instance.stage.is_warm() {
             return;
         }
         let group = instance.group.as_ref().and_then(|name| self.groups.get_mut(name));
@@ -193,17 +191,64 @@ impl World {
             None => Stage::Terminating(now + delta(options.terminate_delay)),
         };
         if let Some(group) = group {
-            group.activities.push(Activity {
-                at: now,
-                description: format!("Terminating EC2 instance: {id}"),
-                cause: format!("At {} {cause}", now.format("%Y-%m-%dT%H:%M:%SZ")),
-                status: "Successful",
-                message: None,
-            });
+            let cause = format!("At {} {cause}", now.format("%Y-%m-%dT%H:%M:%SZ"));
+            group.note(now, &format!("Terminating EC2 instance: {id}"), &cause, None);
+        }
+    }
+
+    /// Ends an instance that is no longer wanted. With a reuse policy it goes back to the warm pool.
+    pub(crate) fn retire(&mut self, id: &str, cause: &str, now: DateTime<Utc>, options: &Options) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        let group = instance.group.as_ref().and_then(|name| self.groups.get_mut(name));
+        let reuses = |group: &&mut Group| group.options.warm_pool.as_ref().is_some_and(|pool| pool.reuse);
+        let Some(group) = group.filter(reuses).filter(|_| instance.stage.is_live()) else {
+            return self.terminate(id, cause, now, options);
+        };
+        instance.stage = Stage::WarmedPending(now + delta(options.terminate_delay));
+        let description = format!("Returning EC2 instance to warm pool: {id}");
+        group.note(now, &description, cause, None);
+    }
+
+    /// Ends the time for which a hook holds an instance. False if none does.
+    pub(crate) fn complete_hook(
+        &mut self,
+        id: &str,
+        result: HookResult,
+        now: DateTime<Utc>,
+        options: &Options,
+    ) -> bool {
+        let Some(instance) = self.instances.get_mut(id) else { return false };
+        match (instance.stage, result) {
+            (Stage::PendingWait(_), HookResult::Continue) => instance.stage = Stage::InService,
+            (Stage::PendingWait(_), HookResult::Abandon) => self.abandon(id, now, options),
+            (Stage::TerminatingWait(_), _) => {
+                instance.stage = Stage::Terminating(now + delta(options.terminate_delay));
+            }
+            (
+                Stage::WarmedPending(_)
+                | Stage::Warmed
+                | Stage::Pending(_)
+                | Stage::InService
+                | Stage::Terminating(_)
+                | Stage::Terminated,
+                _,
+            ) => return false,
+        }
+        true
+    }
+
+    /// A starting instance is not wanted by its hook: it ends without being held once more.
+    fn abandon(&mut self, id: &str, now: DateTime<Utc>, options: &Options) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        instance.stage = Stage::Terminating(now + delta(options.terminate_delay));
+        if let Some(group) = instance.group.as_ref().and_then(|name| self.groups.get_mut(name)) {
+            let cause = "an instance was taken out of service in response to a launch lifecycle action being abandoned.";
+            group.note(now, &format!("Terminating EC2 instance: {id}"), cause, None);
         }
     }
 
     fn ripen(&mut self, now: DateTime<Utc>, options: &Options, effects: &mut Vec<Effect>) {
+        let mut abandoned = Vec::new();
         for instance in self.instances.values_mut() {
             let group = instance.group.as_ref().and_then(|name| self.groups.get(name));
             // Each stage follows the one before at its own time, however late somebody looks.
@@ -213,15 +258,33 @@ impl World {
                         Some(held) => Stage::PendingWait(at + delta(held)),
                         None => Stage::InService,
                     },
-                    Stage::PendingWait(_) => Stage::InService,
+                    Stage::PendingWait(_) => {
+                        match group.map_or(HookResult::Continue, |group| group.options.launching_default) {
+                            HookResult::Continue => Stage::InService,
+                            HookResult::Abandon => {
+                                abandoned.push(instance.id.clone());
+                                break;
+                            }
+                        }
+                    }
+                    Stage::WarmedPending(_) => {
+                        // What served before is stopped, and has another address when it comes again.
+                        if instance.address.take().is_some() {
+                            effects.push(Effect::Stop(instance.id.clone()));
+                        }
+                        Stage::Warmed
+                    }
                     Stage::TerminatingWait(_) => Stage::Terminating(at + delta(options.terminate_delay)),
                     Stage::Terminating(_) => {
                         effects.push(Effect::Stop(instance.id.clone()));
                         Stage::Terminated
                     }
-                    done @ (Stage::InService | Stage::Terminated) => done,
+                    done @ (Stage::Warmed | Stage::InService | Stage::Terminated) => done,
                 };
             }
+        }
+        for id in abandoned {
+            self.abandon(&id, now, options);
         }
     }
 
@@ -250,27 +313,25 @@ impl World {
         if group.suspended("Terminate") {
             return;
         }
-        let (desired, live) =
-            (group.desired as usize, self.members(name).filter(|i| i.stage.is_live()).count());
-        let spare: Vec<String> = self
-            .members(name)
-            .filter(|instance| instance.stage.is_live() && !instance.protected)
-            .map(|instance| instance.id.clone())
-            .take(live.saturating_sub(desired))
-            .collect();
+        let mut too_much = self.live_weight(name).saturating_sub(group.desired);
+        let mut spare = Vec::new();
+        for instance in self.members(name).filter(|i| i.stage.is_live() && !i.protected) {
+            if instance.kind.weight <= too_much {
+                too_much -= instance.kind.weight;
+                spare.push(instance.id.clone());
+            }
+        }
         for id in spare {
-            self.terminate(&id, "a user request explicitly set group desired capacity.", now, options);
+            self.retire(&id, "a user request explicitly set group desired capacity.", now, options);
         }
     }
 
     /// Launches what is missing.
     fn grow(&mut self, name: &str, now: DateTime<Utc>, options: &Options, effects: &mut Vec<Effect>) {
         let live = self.members(name).filter(|instance| instance.stage.is_live()).count();
-        let in_use = self.instances.values().filter(|instance| instance.stage != Stage::Terminated).count();
-        let capacity = self.capacity.map_or(usize::MAX, |capacity| capacity as usize);
-        let mut room = capacity.saturating_sub(in_use);
+        let weight = self.live_weight(name);
         let Some(group) = self.groups.get_mut(name) else { return };
-        let missing = (group.desired as usize).saturating_sub(live);
+        let mut missing = group.desired.saturating_sub(weight);
         if missing == 0 || group.suspended("Launch") {
             (group.missing_since, group.retry_at) = (None, None);
             return;
@@ -282,47 +343,67 @@ impl World {
             return;
         }
         group.retry_at = None;
-        for number in 0..missing {
-            if room == 0 {
+        let mut number = 0;
+        while missing > 0 {
+            if let Some((id, weight)) = self.warm_up(name, now, options) {
+                missing = missing.saturating_sub(weight);
+                effects.push(Effect::Start(id));
+                continue;
+            }
+            if self.room() == 0 {
                 let Some(group) = self.groups.get_mut(name) else { return };
                 group.retry_at = Some(now + delta(options.launch_retry));
-                group.activities.push(Activity {
-                    at: now,
-                    description: "Launching a new EC2 instance.  Status Reason: Could not launch On-Demand Instances."
-                        .to_owned(),
-                    cause: "an instance was started in response to a difference between desired and actual capacity"
-                        .to_owned(),
-                    status: "Failed",
-                    message: Some(
-                        "Could not launch On-Demand Instances. InsufficientInstanceCapacity - We currently do not have \
-                         sufficient t3.large capacity in the Availability Zone you requested (eu-west-1a). Launching EC2 \
-                         instance failed."
-                            .to_owned(),
-                    ),
-                });
+                let description =
+                    "Launching a new EC2 instance.  Status Reason: Could not launch On-Demand Instances.";
+                group.note(now, description, DIFFERENCE, Some(NO_ROOM));
                 return;
             }
-            room -= 1;
-            let zone = self
-                .groups
-                .get(name)
-                .map(|group| &group.options.zones)
-                .and_then(|zones| zones.get((live + number) % zones.len().max(1)).cloned())
-                .unwrap_or_else(|| "eu-west-1a".to_owned());
+            let zone = self.zone(name, live + number);
+            number += 1;
             let id = self.launch(Some(name), &zone, now, options.boot_delay);
+            let weight = self.instances.get(&id).map_or(1, |instance| instance.kind.weight);
+            missing = missing.saturating_sub(weight);
             if let Some(group) = self.groups.get_mut(name) {
                 group.missing_since = None;
-                group.activities.push(Activity {
-                    at: now,
-                    description: format!("Launching a new EC2 instance: {id}"),
-                    cause: "an instance was started in response to a difference between desired and actual capacity"
-                        .to_owned(),
-                    status: "Successful",
-                    message: None,
-                });
+                group.note(now, &format!("Launching a new EC2 instance: {id}"), DIFFERENCE, None);
             }
             effects.push(Effect::Start(id));
         }
+    }
+
+    /// Takes an instance of the warm pool into service, and says what it counts for.
+    fn warm_up(&mut self, name: &str, now: DateTime<Utc>, options: &Options) -> Option<(String, u32)> {
+        let id = self.members(name).find(|instance| instance.stage == Stage::Warmed)?.id.clone();
+        let instance = self.instances.get_mut(&id)?;
+        instance.stage = Stage::Pending(now + delta(options.boot_delay));
+        let weight = instance.kind.weight;
+        let group = self.groups.get_mut(name)?;
+        group.missing_since = None;
+        group.note(now, &format!("Launching a new EC2 instance from warm pool: {id}"), DIFFERENCE, None);
+        Some((id, weight))
+    }
+
+    /// Launches what the warm pool lacks, as far as there is room.
+    fn fill_pool(&mut self, name: &str, now: DateTime<Utc>, options: &Options) {
+        let lacking = usize::try_from(self.pool_lacks(name)).unwrap_or(usize::MAX).min(self.room());
+        for number in 0..lacking {
+            let zone = self.zone(name, number);
+            let id = self.launch(Some(name), &zone, now, options.boot_delay);
+            if let Some(instance) = self.instances.get_mut(&id) {
+                instance.stage = Stage::WarmedPending(now + delta(options.boot_delay));
+            }
+            if let Some(group) = self.groups.get_mut(name) {
+                let description = format!("Launching a new EC2 instance into warm pool: {id}");
+                group.note(now, &description, "an instance was started to fill the warm pool", None);
+            }
+        }
+    }
+
+    /// The zone of a group's instance with this number.
+    fn zone(&self, name: &str, number: usize) -> String {
+        let zones = self.groups.get(name).map(|group| &group.options.zones);
+        let zone = zones.and_then(|zones| zones.get(number % zones.len().max(1)));
+        zone.cloned().unwrap_or_else(|| "eu-west-1a".to_owned())
     }
 }
 
@@ -333,6 +414,7 @@ pub(crate) fn delta(duration: Duration) -> TimeDelta {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kinds::{MixedPolicy, WarmPool};
 
     fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
@@ -393,6 +475,76 @@ mod tests {
         world.capacity = None;
         world.step(at(60), &options);
         assert_eq!(states(&world).len(), 2);
+    }
+
+    fn group(world: &mut World) -> &mut GroupOptions {
+        &mut world.groups.get_mut("g").unwrap().options
+    }
+
+    #[test]
+    fn a_warm_pool_fills_serves_first_and_is_filled_again() {
+        let (mut world, options) = (world(0), options());
+        group(&mut world).warm_pool = Some(WarmPool::of(2));
+        assert_eq!(world.step(at(0), &options), [], "nothing has to answer in the pool");
+        assert_eq!(states(&world), ["Warmed:Pending", "Warmed:Pending"]);
+        world.step(at(10), &options);
+        assert_eq!(states(&world), ["Warmed:Stopped", "Warmed:Stopped"]);
+        world.groups.get_mut("g").unwrap().desired = 1;
+        assert_eq!(world.step(at(20), &options), [Effect::Start("i-00000000000000001".to_owned())]);
+        assert_eq!(states(&world), ["Pending", "Warmed:Stopped", "Warmed:Pending"]);
+        world.step(at(30), &options);
+        assert_eq!(states(&world), ["InService", "Warmed:Stopped", "Warmed:Stopped"]);
+        assert!(!world.is_unsettled("g"));
+    }
+
+    #[test]
+    fn with_a_reuse_policy_what_is_retired_comes_again_under_its_name() {
+        let (mut world, options) = (world(1), options());
+        group(&mut world).warm_pool = Some(WarmPool { size: 0, reuse: true });
+        world.step(at(0), &options);
+        world.step(at(10), &options);
+        let only = world.members("g").next().unwrap().id.clone();
+        world.instances.get_mut(&only).unwrap().address = Some("10.0.0.1".to_owned());
+        world.groups.get_mut("g").unwrap().desired = 0;
+        world.retire(&only, "for a test", at(11), &options);
+        assert_eq!(world.step(at(16), &options), [Effect::Stop(only.clone())]);
+        assert_eq!(states(&world), ["Warmed:Stopped"]);
+        world.groups.get_mut("g").unwrap().desired = 1;
+        assert_eq!(world.step(at(17), &options), [Effect::Start(only)]);
+    }
+
+    #[test]
+    fn a_hook_holds_until_it_is_completed_or_its_time_is_over() {
+        let (mut world, options) = (world(2), options());
+        group(&mut world).launching_hook = Some(Duration::from_secs(60));
+        group(&mut world).launching_default = HookResult::Abandon;
+        world.step(at(0), &options);
+        world.step(at(10), &options);
+        assert_eq!(states(&world), ["Pending:Wait", "Pending:Wait"]);
+        let first = world.members("g").next().unwrap().id.clone();
+        assert!(world.complete_hook(&first, HookResult::Continue, at(11), &options));
+        assert!(!world.complete_hook(&first, HookResult::Continue, at(12), &options), "nothing is held");
+        assert_eq!(states(&world), ["InService", "Pending:Wait"]);
+        // The other one is given up and another is launched.
+        world.step(at(70), &options);
+        assert_eq!(states(&world), ["InService", "Terminating", "Pending"]);
+        group(&mut world).terminating_hook = Some(Duration::from_secs(60));
+        world.terminate(&first, "for a test", at(71), &options);
+        assert_eq!(states(&world)[0], "Terminating:Wait");
+        assert!(world.complete_hook(&first, HookResult::Continue, at(72), &options));
+        assert_eq!(states(&world)[0], "Terminating");
+    }
+
+    #[test]
+    fn weights_are_what_the_desired_capacity_counts() {
+        let (mut world, options) = (world(5), options());
+        let mut policy = MixedPolicy::of(&["c7i.large", "c7i.xlarge"]);
+        policy.overrides[1].weight = Some(2);
+        group(&mut world).mixed = Some(policy);
+        world.step(at(0), &options);
+        let weights: Vec<u32> = world.members("g").map(|instance| instance.kind.weight).collect();
+        assert_eq!(weights, [1, 2, 1, 2], "the last one may be too much");
+        assert_eq!(world.live_weight("g"), 6);
     }
 
     #[test]

@@ -41,7 +41,7 @@ async fn settings_that_break_autoscaling_are_found_with_their_repair() {
         group.suspended = vec!["Launch".to_owned()];
         group.min = 1;
         group.capacity_rebalance = true;
-        group.warm_pool = true;
+        group.warm_pool = Some(aws_mock::WarmPool::of(1));
         group.policies = vec!["cpu-70".to_owned()];
         group.terminating_hook = Some(std::time::Duration::from_secs(90));
     });

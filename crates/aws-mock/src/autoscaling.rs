@@ -37,6 +37,8 @@ pub(crate) fn answer(inner: &Inner, action: &str, query: &Query) -> Result<Xml, 
         }),
         "CompleteLifecycleAction" => complete(inner, query),
         "SetDesiredCapacity" => set_desired(inner, query),
+        "CreateOrUpdateTags" => tag(inner, query, true),
+        "DeleteTags" => tag(inner, query, false),
         "TerminateInstanceInAutoScalingGroup" => terminate(inner, query),
         "UpdateAutoScalingGroup" => inner.change(|world, _| {
             let group = group_mut(world, query)?;
@@ -79,6 +81,14 @@ fn groups(world: &World, query: &Query) -> Xml {
             let options = &group.options;
             let weighted = options.mixed.as_ref().is_some_and(MixedPolicy::has_weights);
             let members = world.members(name).map(|instance| member(instance, weighted));
+            let tags = group.tags.iter().map(|(key, value)| {
+                Xml::new()
+                    .text("ResourceId", name)
+                    .text("ResourceType", "auto-scaling-group")
+                    .text("Key", key)
+                    .text("Value", value)
+                    .text("PropagateAtLaunch", false)
+            });
             let xml = Xml::new()
                 .text("AutoScalingGroupName", name)
                 .text("AutoScalingGroupARN", format!("arn:aws:autoscaling:eu-west-1:123456789012:autoScalingGroup:x:autoScalingGroupName/{name}"))
@@ -97,7 +107,8 @@ fn groups(world: &World, query: &Query) -> Xml {
                     "member",
                     options.suspended.iter().map(|process| Xml::new().text("ProcessName", process)),
                 )
-                .list("Instances", "member", members);
+                .list("Instances", "member", members)
+                .list("Tags", "member", tags);
             // Lists of plain texts.
             let zones: String = options.zones.iter().map(|zone| format!("<member>{zone}</member>")).collect();
             let xml = Xml::raw(xml.into_string().replace(
@@ -229,6 +240,28 @@ fn complete(inner: &Inner, query: &Query) -> Result<Xml, ErrorAnswer> {
         });
         if held_by != Some(hook) || !world.complete_hook(id, result, now, options) {
             return Err(invalid(format!("No active Lifecycle Action found with instance ID {id}")));
+        }
+        Ok(Xml::new())
+    })
+}
+
+/// One tag of one group, written or removed.
+fn tag(inner: &Inner, query: &Query, write: bool) -> Result<Xml, ErrorAnswer> {
+    let of = |name| query.get(&format!("Tags.member.1.{name}")).unwrap_or_default().to_owned();
+    let (name, key, value) = (of("ResourceId"), of("Key"), of("Value"));
+    let fits = |c: char| c.is_alphanumeric() || " +-=._:/@".contains(c);
+    if key.starts_with("aws:") || key.is_empty() || key.len() > 128 {
+        return Err(invalid(format!("Invalid tag key: {key}")));
+    }
+    if value.chars().count() > 256 || !value.chars().all(fits) {
+        return Err(invalid(format!("Invalid tag value: {value}")));
+    }
+    inner.change(|world, _| {
+        let group = world.groups.get_mut(&name).ok_or_else(|| no_group(&name))?;
+        if write {
+            group.tags.insert(key, value);
+        } else {
+            group.tags.remove(&key);
         }
         Ok(Xml::new())
     })

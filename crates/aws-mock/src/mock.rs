@@ -133,6 +133,23 @@ impl AwsMock {
         self.inner.look(|world| world.groups.get(group).map_or(0, |group| group.desired))
     }
 
+    /// The value of a tag of a group.
+    #[must_use]
+    pub fn tag(&self, group: &str, key: &str) -> Option<String> {
+        self.inner.look(|world| world.groups.get(group)?.tags.get(key).cloned())
+    }
+
+    /// Writes a tag of a group, or removes it.
+    pub fn set_tag(&self, group: &str, key: &str, value: Option<&str>) {
+        self.inner.change(|world, _| {
+            let Some(group) = world.groups.get_mut(group) else { return };
+            match value {
+                Some(value) => group.tags.insert(key.to_owned(), value.to_owned()),
+                None => group.tags.remove(key),
+            };
+        });
+    }
+
     /// Members of a group that are not gone.
     #[must_use]
     pub fn members(&self, group: &str) -> Vec<InstanceView> {

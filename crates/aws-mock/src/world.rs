@@ -28,6 +28,8 @@ pub(crate) struct World {
 pub(crate) struct Group {
     pub(crate) options: GroupOptions,
     pub(crate) desired: u32,
+    /// By key.
+    pub(crate) tags: BTreeMap<String, String>,
     /// Newest last.
     pub(crate) activities: Vec<Activity>,
     /// No launch is tried before.
@@ -56,7 +58,14 @@ pub(crate) enum Effect {
 
 impl Group {
     pub(crate) fn new(options: GroupOptions) -> Self {
-        Self { desired: options.min, options, activities: Vec::new(), retry_at: None, missing_since: None }
+        Self {
+            desired: options.min,
+            options,
+            tags: BTreeMap::new(),
+            activities: Vec::new(),
+            retry_at: None,
+            missing_since: None,
+        }
     }
 
     /// Writes an activity down; one with a message has failed.

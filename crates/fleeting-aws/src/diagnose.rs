@@ -1,6 +1,6 @@
 //! What is wrong, or will go wrong, with credentials, permissions and the settings of a group.
 
-use aws_sdk_autoscaling::types::AutoScalingGroup;
+use aws_sdk_autoscaling::types::{AutoScalingGroup, Tag};
 use aws_sdk_ec2::error::ProvideErrorMetadata as _;
 use fleeting::{Finding, GroupError, Severity};
 
@@ -231,6 +231,14 @@ async fn permissions(clients: &Clients, group: &AutoScalingGroup, name: &str) ->
         findings.push(finding);
     }
     {
+        const ACTION: &str = "autoscaling:CreateOrUpdateTags";
+        // Keys that begin so are AWS's own: nobody can write them, and without the permission the reason is another.
+        let tag = Tag::builder().resource_id(name).resource_type("auto-scaling-group").key("aws:drover");
+        let asked = clients.autoscaling.create_or_update_tags().tags(tag.build()).send().await;
+        let error = asked.err().filter(|error| error.code() != Some("ValidationError"));
+        findings.push(permission(ACTION, error.map(|error| classify(ACTION, &error)).as_ref(), false));
+    }
+    {
         const ACTION: &str = "autoscaling:DescribeScalingActivities";
         let asked = clients.activities(name, 1).await;
         findings.push(permission(ACTION, asked.err().as_ref(), false));
@@ -365,6 +373,9 @@ fn consequence(action: &str) -> &'static str {
     match action {
         "autoscaling:SetDesiredCapacity" => "no instance is ever started",
         "autoscaling:TerminateInstanceInAutoScalingGroup" => "no instance is ever ended",
+        "autoscaling:CreateOrUpdateTags" => {
+            "another manager cannot see that the group is in use, and both end each other's instances"
+        }
         "autoscaling:DescribeScalingActivities" => {
             "it is not said why instances do not come, or what became of lost ones"
         }

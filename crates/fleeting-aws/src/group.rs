@@ -10,6 +10,7 @@ use fleeting::{
     Changed, ConnectInfo, ConnectorSettings, Finding, GroupError, GroupInfo, HeartbeatError, InstanceGroup,
     InstanceId, InstanceState, Os, Seen,
 };
+use fleeting::lease::GroupLease;
 use futures_util::StreamExt as _;
 use serde_json::Value;
 use tokio::sync::OnceCell;
@@ -94,16 +95,16 @@ impl AwsGroup {
         Self { intervals, ..self }
     }
 
-    async fn clients(&self) -> Result<&Arc<Clients>, GroupError> {
+    pub(crate) async fn clients(&self) -> Result<&Arc<Clients>, GroupError> {
         self.clients.get_or_try_init(|| async { Clients::connect(&self.config).await.map(Arc::new) }).await
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         // No code can panic while it holds the lock half-way through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.config.name
     }
 
@@ -112,6 +113,7 @@ impl AwsGroup {
         let group = self.clients().await?.group(self.name()).await?;
         let now = Instant::now();
         let mut state = self.state();
+        state.mark.listed(&group);
         let reading = state.size.read(desired(&group), now);
         if let Some(expected) = reading.drifted_from {
             tracing::warn!(
@@ -229,6 +231,9 @@ impl AwsGroup {
             Ok(looked) => looked,
             Err(error) => return Changed::partly(0, error),
         };
+        if let Err(taken) = self.state().mark.check() {
+            return Changed::partly(0, taken);
+        }
         self.explain_shortage(clients).await;
         if let Some(why) = self.state().shortage.why.clone() {
             // The group goes on trying for what was asked for already; more would come all at once, later.
@@ -394,6 +399,9 @@ impl InstanceGroup for AwsGroup {
         if let Err(error) = self.look().await {
             return Changed::partly(Vec::new(), error);
         }
+        if let Err(taken) = self.state().mark.check() {
+            return Changed::partly(Vec::new(), taken);
+        }
         let mut foreign = Vec::new();
         let mut to_end = Vec::new();
         let mut accepted = vec![false; ids.len()];
@@ -526,8 +534,16 @@ impl InstanceGroup for AwsGroup {
             Ok(clients) => clients,
             Err(error) => return vec![diagnose::no_clients(&error)],
         };
+        // Also shows whose the group is.
+        if let Err(error) = self.look().await {
+            tracing::debug!(group = self.name(), %error, "the group cannot be listed");
+        }
         let drifts = self.state().size.drifts;
         diagnose::all(clients, &self.config, drifts).await
+    }
+
+    fn lease(&self) -> Option<&dyn GroupLease> {
+        Some(self)
     }
 
     async fn shutdown(&self) -> Result<(), GroupError> {

@@ -26,7 +26,8 @@
 //! # What is asked of AWS
 //!
 //! One `DescribeAutoScalingGroups` per listing, one `DescribeInstances` per listing that shows new instances, and what
-//! [`Intervals`] bounds. An increase is a listing and one `SetDesiredCapacity`; a decrease is a listing and one
+//! [`Intervals`] bounds. The mark of the manager that has the group is a tag, which the listings show; it is written by
+//! `CreateOrUpdateTags`. An increase is a listing and one `SetDesiredCapacity`; a decrease is a listing and one
 //! `TerminateInstanceInAutoScalingGroup` per instance, eight at a time.
 //!
 //! # What is not done
@@ -42,6 +43,7 @@ mod diagnose;
 mod error;
 mod group;
 mod keys;
+mod lease;
 mod lifecycle;
 mod policy;
 mod size;

@@ -40,7 +40,7 @@ pub struct Call {
 }
 
 /// Every call that this crate makes.
-pub const CALLS: [Call; 13] = [
+pub const CALLS: [Call; 15] = [
     call(
         "autoscaling:DescribeAutoScalingGroups",
         Scope::Everything,
@@ -62,6 +62,13 @@ pub const CALLS: [Call; 13] = [
         "logging in without a key or password of one's own",
     ),
     call("ec2:GetPasswordData", Scope::Members, Need::Sometimes, "Windows instances without `password`"),
+    call(
+        "autoscaling:CreateOrUpdateTags",
+        Scope::Group,
+        Need::Advisable,
+        "marking the group as this manager's, so that another one leaves it alone",
+    ),
+    call("autoscaling:DeleteTags", Scope::Group, Need::Advisable, "releasing the group at shutdown"),
     call(
         "autoscaling:DescribeScalingActivities",
         Scope::Everything,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use aws_sdk_autoscaling::types::{AutoScalingGroup, LifecycleState};
 use fleeting::{GroupError, InstanceId, Os, Seen};
 
+use crate::lease::Mark;
 use crate::lifecycle::standing;
 use crate::size::Size;
 
@@ -15,6 +16,7 @@ const REMEMBERED: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) size: Size,
+    pub(crate) mark: Mark,
     /// Of the last listing.
     pub(crate) max_size: Option<u32>,
     /// The last listing; `None` before the first.

@@ -73,6 +73,9 @@ pub trait GroupLease: Send + Sync {
     /// # Errors
     /// As for [`mark`](Self::mark).
     async fn unmark(&self) -> Result<(), GroupError>;
+
+    /// How a person removes a mark that nobody keeps up: a command.
+    fn removal(&self) -> String;
 }
 
 /// How long marks are valid; everything else follows.

@@ -16,6 +16,9 @@ pub struct Scaling {
     pub group: String,
     /// The provider.
     pub provider: String,
+    /// Which manager has the group; empty where groups are not marked.
+    #[serde(default)]
+    pub owner: String,
     /// The policy in force.
     pub policy: PolicyStatus,
     /// Instances, by state, in words.
@@ -148,6 +151,7 @@ impl Scaling {
         Self {
             group: String::new(),
             provider: String::new(),
+            owner: String::new(),
             policy: PolicyStatus::of(report, config),
             have: words::instances(&report.counts),
             instance_count: inputs.instance_count,

@@ -148,6 +148,9 @@ fn jobs(runner: &RunnerStatus) -> String {
 
 fn write_scaling(out: &mut String, scaling: &Scaling, at: DateTime<Utc>) -> fmt::Result {
     field(out, "group", &format!("{} ({})", line(&scaling.group), line(&scaling.provider)))?;
+    if !scaling.owner.is_empty() {
+        field(out, "held by", &line(&scaling.owner))?;
+    }
     field(out, "policy", &policy(&scaling.policy, at))?;
     field(out, "instances", &instances(scaling))?;
     let slots = &scaling.slots;

@@ -1,6 +1,6 @@
 //! The loop: decide, apply, look again.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use connect_info::ConnectInfo;
@@ -14,6 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::claims::Claim;
+use crate::lease::Leasing;
 use crate::observe::{CallKind, CallOutcome, ProviderCall};
 use crate::provider::{self, Answer, Call, Kind};
 use crate::shared::{Grant, Shared};
@@ -77,6 +78,7 @@ impl Taskscaler {
         settings.observer.configured(&config);
         let core = Core::new(config, ledger, settings.clock.now());
         let shared = Arc::new(Shared::new(core, Arc::clone(&group), &settings));
+        let lease = Leasing::new(settings.lease.as_ref(), &*group);
         tracing::info!(runner = %settings.runner, group = %info.id, provider = %info.provider,
             max_size = info.max_size, "instance group ready");
         let delete_at_stop = watch::Sender::new(false);
@@ -96,6 +98,7 @@ impl Taskscaler {
             to_launch: 0,
             to_delete: Vec::new(),
             voice: Voice::new(runner, shared.clock, Arc::clone(&shared.diary)),
+            lease,
         };
         let engine = tokio::spawn(engine.run());
         Ok(Self { shared, info, engine: Arc::new(tokio::sync::Mutex::new(Some(engine))), delete_at_stop })
@@ -174,6 +177,7 @@ impl Taskscaler {
         };
         scaling.group = self.info.id.to_string();
         scaling.provider = self.info.provider.to_string();
+        self.shared.lease.lock().unwrap_or_else(PoisonError::into_inner).clone_into(&mut scaling.owner);
         Some(scaling)
     }
 
@@ -226,6 +230,8 @@ struct Engine {
     to_launch: u32,
     to_delete: Vec<Deletion>,
     voice: Voice,
+    /// Whose the group is.
+    lease: Leasing,
 }
 
 // === impl Engine ===
@@ -241,6 +247,7 @@ impl Engine {
     }
 
     fn decide(&mut self) -> Plan {
+        self.tell_owner();
         let (plan, report, lost, notices) = {
             let mut inner = self.shared.lock();
             let (plan, report) = inner.core.decide(self.shared.clock.now());
@@ -268,6 +275,22 @@ impl Engine {
         plan
     }
 
+    /// Tells the core, and who looks at it, whose the group is.
+    fn tell_owner(&mut self) {
+        let now = self.shared.clock.now();
+        let words = self.lease.words();
+        {
+            let mut said = self.shared.lease.lock().unwrap_or_else(PoisonError::into_inner);
+            if *said != words {
+                *said = words;
+            }
+        }
+        let Some(elsewhere) = self.lease.news(now) else { return };
+        self.settings.observer.leased(elsewhere.is_none());
+        self.shared.lock().core.stand_by(elsewhere, now);
+        self.shared.capacity_changed();
+    }
+
     fn apply(&mut self, plan: &Plan) {
         for (id, origin) in &plan.ready_up {
             tracing::debug!(instance = %id, ?origin, "making the instance ready");
@@ -282,7 +305,8 @@ impl Engine {
 
     /// Starts the most urgent call. A listing under way gives way to a change, unless the picture is getting old.
     fn start_call(&mut self) {
-        let change = self.to_launch > 0 || !self.to_delete.is_empty();
+        let ours = self.lease.may_act(self.shared.clock.now());
+        let change = ours && (self.to_launch > 0 || !self.to_delete.is_empty());
         match self.call.as_ref().map(|call| call.kind) {
             Some(Kind::Increase | Kind::Decrease) => return,
             Some(Kind::Update) if !change || self.updated.elapsed() > self.settings.update_interval => return,
@@ -290,11 +314,11 @@ impl Engine {
         }
         let deadline = self.settings.update_interval.max(CALL_DEADLINE);
         let group = Arc::clone(&self.group);
-        if self.to_launch > 0 {
+        if ours && self.to_launch > 0 {
             let amount = std::mem::take(&mut self.to_launch);
             tracing::info!(runner = %self.settings.runner, group = %self.info.id, amount, "increasing instances");
             self.call = Some(provider::increase(group, amount, deadline));
-        } else if !self.to_delete.is_empty() {
+        } else if ours && !self.to_delete.is_empty() {
             let deletions = std::mem::take(&mut self.to_delete);
             tracing::info!(runner = %self.settings.runner, group = %self.info.id, amount = deletions.len(), "decreasing instances");
             let ids =
@@ -318,6 +342,9 @@ impl Engine {
                 self.settings.update_interval
             };
             self.next_update = self.next_update.min(self.updated + interval);
+            if let Some(mono) = self.lease.look_again() {
+                self.next_update = self.next_update.min(self.shared.clock.instant(mono));
+            }
         }
         let next_update = self.call.is_none().then_some(self.next_update);
         let wake_at = plan.wake_at.map(|mono| self.shared.clock.instant(mono));
@@ -330,6 +357,12 @@ impl Engine {
                     self.settings.observer.called(&answer.call(call.began.elapsed()));
                 }
                 self.answered(answer);
+            }
+            outcome = self.lease.written() => {
+                let now = self.shared.clock.now();
+                if self.lease.wrote(outcome, now, &self.voice) {
+                    self.next_update = Instant::now();
+                }
             }
             () = self.shared.wake.notified() => {}
             () = &mut *hint => {
@@ -351,6 +384,11 @@ impl Engine {
             Answer::Updated(Ok(listing)) => {
                 self.updated = Instant::now();
                 self.next_update = self.updated + self.settings.update_interval;
+                self.lease.look(&self.group, now, &self.voice);
+                if !self.lease.has_begun() {
+                    // What is there is another's, or nobody's yet: it is looked at anew when it is one's own.
+                    return;
+                }
                 let seen: Vec<taskscaler_core::Seen> = listing.iter().map(seen).collect();
                 self.resized();
                 self.shared.lock().core.observe(&seen, now);
@@ -424,7 +462,9 @@ impl Engine {
 
     /// The end: with deletion, goes on deciding and applying until nothing is left or the tries are used up.
     async fn stop(mut self) -> Leftover {
-        let delete = *self.delete_at_stop.borrow();
+        // What is another's is not deleted.
+        let ours = self.lease.may_act(self.shared.clock.now());
+        let delete = *self.delete_at_stop.borrow() && ours;
         self.shared.lock().core.begin_shutdown(delete, self.shared.clock.now());
         self.background.abort_all();
         let mut leftover = Leftover::default();
@@ -448,6 +488,7 @@ impl Engine {
                     "instances are left that should have been deleted");
             }
         }
+        self.lease.release(&*self.group, &self.voice).await;
         let deadline = self.settings.update_interval.max(CALL_DEADLINE);
         let began = Instant::now();
         let ended =

@@ -26,6 +26,7 @@
 mod claims;
 mod clock;
 mod engine;
+mod lease;
 mod observe;
 mod provider;
 mod ready;
@@ -37,6 +38,7 @@ mod voice;
 pub use claims::{AcquireError, Acquisition, LostCause, Reservation};
 pub use clock::Clock;
 pub use engine::{Leftover, StartError, Taskscaler};
+pub use lease::LeaseSettings;
 pub use observe::{CallKind, CallOutcome, ClaimOperation, ProviderCall, ScalerObserver};
 pub use ready::{Always, ReadyUp};
 pub use settings::Settings;

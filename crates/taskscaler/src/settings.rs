@@ -7,7 +7,7 @@ use std::time::Duration;
 use connect_info::ConnectorSettings;
 
 use crate::observe::Nobody;
-use crate::{Always, Clock, LedgerStore, MemoryStore, ReadyUp, ScalerObserver};
+use crate::{Always, Clock, LeaseSettings, LedgerStore, MemoryStore, ReadyUp, ScalerObserver};
 
 /// How one scaler works. The defaults are GitLab Runner's.
 #[derive(Clone)]
@@ -36,6 +36,8 @@ pub struct Settings {
     pub ready: Arc<dyn ReadyUp>,
     /// Where use counts survive a restart.
     pub store: Arc<dyn LedgerStore>,
+    /// Marks the group as one's own, where the provider has a place for marks; none to use it unmarked.
+    pub lease: Option<LeaseSettings>,
     /// Hears what happens, for metrics.
     pub observer: Arc<dyn ScalerObserver>,
 }
@@ -55,6 +57,7 @@ impl Default for Settings {
             clock: Clock::system(),
             ready: Arc::new(Always),
             store: Arc::new(MemoryStore::default()),
+            lease: None,
             observer: Arc::new(Nobody),
         }
     }

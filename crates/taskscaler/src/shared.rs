@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     key_prefix: Arc<str>,
     connect_timeout: Duration,
     pub(crate) observer: Arc<dyn ScalerObserver>,
+    /// Whose the group is, for people; empty where groups are not marked.
+    pub(crate) lease: Mutex<String>,
     /// What happened lately, for people.
     pub(crate) diary: Arc<Mutex<Diary>>,
 }
@@ -80,6 +82,7 @@ impl Shared {
             key_prefix: Arc::clone(&settings.key_prefix),
             connect_timeout: settings.connector.timeout(),
             observer: Arc::clone(&settings.observer),
+            lease: Mutex::default(),
             diary: Arc::default(),
         }
     }

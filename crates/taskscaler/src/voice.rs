@@ -85,7 +85,12 @@ impl Voice {
         self.note(Kind::Error, format!("{doing}: {}", with_causes(error)));
     }
 
-    fn note(&self, kind: Kind, text: impl Into<String>) {
+    /// The runner it speaks for.
+    pub(crate) fn runner(&self) -> &str {
+        &self.runner
+    }
+
+    pub(crate) fn note(&self, kind: Kind, text: impl Into<String>) {
         note(&self.diary, &self.clock, kind, text);
     }
 

@@ -285,3 +285,31 @@ sentry_dsn = "https://SECRET@sentry"
         assert!(!said(&wrong).contains("SECRET"), "{}", said(&wrong));
     }
 }
+
+#[test]
+fn one_group_or_machine_in_two_entries() {
+    let second = RUNNER.replace("\"r\"", "\"s\"").replace("0123456789", "abcdef0123");
+    insta::assert_snapshot!(said(&format!("concurrent = 8\n{RUNNER}{second}")));
+    // Names mean something only within a region and an account.
+    let elsewhere = format!("{second}      region = \"eu-west-1\"\n");
+    assert_eq!(said(&format!("concurrent = 8\n{RUNNER}{elsewhere}")), "");
+    let pool = |name: &str, machine: &str| {
+        format!(
+            "{}      instances.{machine} = {{ internal_addr = \"10.0.0.1\" }}\n",
+            RUNNER
+                .replace("\"r\"", &format!("\"{name}\""))
+                .replace("0123456789", &format!("{name}-0123456789"))
+                .replace("plugin = \"aws\"", "plugin = \"static\"")
+                .replace("      name = \"group\"\n", "")
+        )
+    };
+    insta::assert_snapshot!(said(&format!("concurrent = 8\n{}{}", pool("r", "mini"), pool("s", "mac"))));
+}
+
+#[test]
+fn marks_of_groups() {
+    insta::assert_snapshot!(said(&RUNNER.replace("    max", "    group_lease_ttl = \"1s\"\n    max")));
+    insta::assert_snapshot!(said(&RUNNER.replace("    max", "    group_lease_ttl = \"1m\"\n    max")));
+    let off = "    group_lease = false\n    group_lease_ttl = \"20m\"\n    max";
+    insta::assert_snapshot!(said(&RUNNER.replace("    max", off)));
+}

@@ -29,5 +29,5 @@ pub use docker::{
 pub use doctor::diagnose;
 pub use environment::{Environment, EnvironmentError, StageEvent, StageHandle, StageOutput, Stop};
 pub use executor::{Executor, NoRoom, PrepareError, PrepareRequest, Reservation};
-pub use instance::{InstanceExecutor, InstanceParts, InstanceStartError, SettingsError};
+pub use instance::{InstanceExecutor, InstanceParts, InstanceStartError, SettingsError, group_owner};
 pub use run::{Interrupt, JobReport, JobRun, JobWatcher, Unwatched, run_job};

@@ -89,9 +89,6 @@ impl GroupLease for AwsGroup {
     }
 
     fn removal(&self) -> String {
-        format!(
-            "aws autoscaling delete-tags --tags ResourceId={},ResourceType={KIND},Key={TAG}",
-            self.name()
-        )
+        format!("aws autoscaling delete-tags --tags ResourceId={},ResourceType={KIND},Key={TAG}", self.name())
     }
 }

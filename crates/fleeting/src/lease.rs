@@ -391,8 +391,7 @@ impl Keeper {
                     Standing::StandingBy { lost, .. } => *lost,
                     Standing::Unknown | Standing::Claiming => false,
                 };
-                self.standing =
-                    seen.map_or(Standing::Unknown, |lease| Standing::StandingBy { lease, lost });
+                self.standing = seen.map_or(Standing::Unknown, |lease| Standing::StandingBy { lease, lost });
                 self.written = None;
                 self.since = None;
                 None

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use config::Runner;
-use fleeting::{Finding, GroupError, Severity};
+use fleeting::{Finding, GroupError, InstanceGroup, Severity};
 
 use crate::providers::Providers;
 
@@ -12,8 +13,14 @@ use crate::providers::Providers;
 const PROVIDER_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Examines an entry that this build can run: what it needs on this machine, and what its provider finds. Nothing is
-/// changed, neither here nor in the cloud. Relative paths start from `base`, the folder of the configuration file.
-pub async fn diagnose(runner: &Runner, providers: &dyn Providers, base: &Path) -> Vec<Finding> {
+/// changed, neither here nor in the cloud. Relative paths start from `base`, the folder of the configuration file; `system_id` is
+/// the identity of its manager.
+pub async fn diagnose(
+    runner: &Runner,
+    providers: &dyn Providers,
+    base: &Path,
+    system_id: &str,
+) -> Vec<Finding> {
     let mut findings = executors::diagnose(runner, base).await;
     let autoscaled = runner.executor().is_some_and(config::ExecutorName::is_autoscaled);
     let Some(autoscaler) = runner.autoscaler.as_ref().filter(|_| autoscaled) else { return findings };
@@ -27,7 +34,10 @@ pub async fn diagnose(runner: &Runner, providers: &dyn Providers, base: &Path) -
         }
     };
     match tokio::time::timeout(PROVIDER_PATIENCE, group.diagnose()).await {
-        Ok(found) => findings.extend(found),
+        Ok(found) => {
+            findings.extend(found);
+            findings.extend(owner(runner, &*group, system_id, Utc::now()));
+        }
         Err(_) => findings.push(
             Finding::new(Severity::Error, check, format!("no answer within {PROVIDER_PATIENCE:?}"))
                 .leads_to("no instance is started or ended")
@@ -35,6 +45,36 @@ pub async fn diagnose(runner: &Runner, providers: &dyn Providers, base: &Path) -
         ),
     }
     findings
+}
+
+/// Whose the group is, where it is marked.
+fn owner(
+    runner: &Runner,
+    group: &dyn InstanceGroup,
+    system_id: &str,
+    now: DateTime<Utc>,
+) -> Option<Finding> {
+    const CHECK: &str = "group/lease";
+    let place = group.lease()?;
+    let lease = place.seen()?;
+    let held = format!("since {}, until {} unless it is renewed", lease.since, lease.until);
+    if lease.is_of(&executors::group_owner(runner, system_id, "")) {
+        return Some(Finding::good(CHECK, format!("this manager holds the group, {held}")));
+    }
+    if lease.until < now {
+        let what = format!("{} held the group until {}, and has not renewed that", lease.owner, lease.until);
+        let then = "this entry takes the group over, after a while in which the other one does not come back";
+        return Some(Finding::new(Severity::Notice, CHECK, what).leads_to(then).repair(place.removal()));
+    }
+    let what = format!("another manager holds this group: {}, {held}", lease.owner);
+    Some(
+        Finding::new(Severity::Warning, CHECK, what)
+            .leads_to("this entry stands by: it takes no jobs and scales nothing until the other one stops")
+            .repair(format!(
+                "give each entry a group of its own, or stop the other manager; only if it is gone for good: {}",
+                place.removal()
+            )),
+    )
 }
 
 fn refused(check: String, error: &GroupError) -> Finding {

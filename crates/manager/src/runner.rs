@@ -256,6 +256,7 @@ fn instance_parts(
         base: around.base.clone(),
         local: around.local_zone,
         heartbeats: entry.feature_flag("FF_USE_FLEETING_ACQUIRE_HEARTBEATS").unwrap_or(false),
+        manager: (around.identity.system_id.clone(), around.identity.host.clone()),
         observer: watch.scaler.clone(),
     })
 }

@@ -217,7 +217,9 @@ impl Leasing {
                 let Lease { owner, since, until, .. } = lease;
                 let twin = self.owner.as_ref().is_some_and(|own| lease.is_of(own));
                 let what = match (lost, twin) {
-                    (_, true) => "another process with this manager's system id has taken the instance group over",
+                    (_, true) => {
+                        "another process with this manager's system id has taken the instance group over"
+                    }
                     (true, false) => "another manager has taken the instance group over",
                     (false, false) => "another manager holds the instance group",
                 };
@@ -229,7 +231,9 @@ impl Leasing {
             }
             Standing::Holding | Standing::Unmarked => match &self.said {
                 Said::Theirs(owner) => voice.info(&format!("the instance group is taken over from {owner}")),
-                Said::Nothing | Said::Ours => tracing::debug!(runner = %voice.runner(), "the instance group is ours"),
+                Said::Nothing | Said::Ours => {
+                    tracing::debug!(runner = %voice.runner(), "the instance group is ours")
+                }
             },
             Standing::Unknown | Standing::Claiming => {}
         }

@@ -127,7 +127,8 @@ async fn examine(options: &DoctorArguments, path: &Path, loaded: &Loaded) -> Res
         match verdict {
             Verdict::Runnable => {
                 let base = identity::directory(path);
-                found.extend(manager::diagnose(runner, &BuiltIn, &base).await.into_iter().map(own));
+                let system_id = calls.as_ref().map_or("", |calls| calls.system_id.as_str());
+                found.extend(manager::diagnose(runner, &BuiltIn, &base, system_id).await.into_iter().map(own));
             }
             // The file was found fault with above.
             Verdict::Refused(_) if is_faulty(loaded, index) => {}

@@ -1,5 +1,6 @@
 //! Rules for `[runners.autoscaler]` and `[runners.instance]`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use taskscaler_core::{Period, ScaleFactor};
@@ -16,6 +17,14 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ("azure", &["name", "subscription_id", "resource_group_name"]),
     ("docker", &["name", "image"]),
     ("static", &["instances"]),
+];
+
+/// Keys that together say which group it is, its name first.
+const IDENTITY: &[(&str, &[&str])] = &[
+    ("aws", &["name", "region", "profile", "config_file", "credentials_file", "endpoint"]),
+    ("googlecloud", &["name", "project", "zone", "credentials_file"]),
+    ("azure", &["name", "subscription_id", "resource_group_name"]),
+    ("docker", &["name", "host"]),
 ];
 
 pub(super) fn check(runner: &Runner, settings: &Autoscaler, at: &KeyPath, findings: &mut Findings) {
@@ -99,6 +108,7 @@ fn limits(settings: &Autoscaler, at: &KeyPath, findings: &mut Findings) {
     findings.not_negative(at, "failure_threshold", settings.failure_threshold, "0 means the default of 3");
     let retries = settings.shutdown_deletion_retries;
     findings.not_negative(at, "shutdown_deletion_retries", retries, "0 means the default of 3");
+    lease(settings, at, findings);
     if settings.max_instances.is_none_or(|most| most == 0) {
         findings.warning(
             "no-maximum",
@@ -122,6 +132,106 @@ fn limits(settings: &Autoscaler, at: &KeyPath, findings: &mut Findings) {
         if throttle.limit == Some(-1) && throttle.burst.is_some() {
             let message = "`burst` has no effect while `limit` is -1";
             findings.warning("scale-throttle", &at.key("burst"), message, "remove one of the two");
+        }
+    }
+}
+
+/// Shortest mark: it is written in whole seconds, and renewed when a third of it is over.
+const SHORTEST_LEASE: Duration = Duration::from_secs(2);
+
+fn lease(settings: &Autoscaler, at: &KeyPath, findings: &mut Findings) {
+    let Some(valid) = settings.group_lease_ttl else { return };
+    let at = at.key("group_lease_ttl");
+    if valid < SHORTEST_LEASE {
+        let message = "`group_lease_ttl` must be at least 2s".to_owned();
+        findings.error("impossible", &at, message, "remove the key for its default of 15m");
+    } else if settings.group_lease == Some(false) {
+        let message = "`group_lease_ttl` has no effect while `group_lease` is false";
+        findings.warning("group-lease", &at, message, "remove one of the two");
+    } else if valid < 3 * settings.update_interval() {
+        findings.warning(
+            "group-lease",
+            &at,
+            "`group_lease_ttl` is below three times `update_interval`: a manager that is slow for a moment counts as gone",
+            "remove the key for its default of 15m",
+        );
+    }
+}
+
+/// Entries that would scale one group. A provider that is reached in another way may be another cloud.
+pub(super) fn shared_groups(runners: &[Runner], at: &KeyPath, findings: &mut Findings) {
+    let mut groups: BTreeMap<(String, Vec<Option<String>>), usize> = BTreeMap::new();
+    let mut machines: BTreeMap<String, (usize, String)> = BTreeMap::new();
+    for (index, runner) in runners.iter().enumerate() {
+        let scaled = runner.executor().is_some_and(ExecutorName::is_autoscaled);
+        let Some(settings) = runner.autoscaler.as_ref().filter(|_| scaled) else { continue };
+        let (Some(plugin), Some(config)) = (settings.plugin(), settings.plugin_config.as_ref()) else {
+            continue;
+        };
+        let at = at.index(index).key("autoscaler").key("plugin_config");
+        if plugin.name == "static" {
+            shared_machines(runners, index, config.get(), &mut machines, &at, findings);
+            continue;
+        }
+        let Some((_, keys)) = IDENTITY.iter().find(|(name, _)| *name == plugin.name) else { continue };
+        let value = |key: &&str| {
+            config
+                .get()
+                .get(*key)
+                .and_then(toml::Value::as_str)
+                .filter(|text| !text.is_empty())
+                .map(str::to_owned)
+        };
+        let identity: Vec<Option<String>> = keys.iter().map(value).collect();
+        let Some(Some(name)) = identity.first().cloned() else { continue };
+        let first = *groups.entry((plugin.name.clone(), identity)).or_insert(index);
+        if first != index {
+            findings.error(
+                "shared-group",
+                &at.key("name"),
+                format!(
+                    "runner `{}` has the group `{name}`, which runner `{}` has too: two scalers would end each other's \
+                     instances",
+                    runner.label(),
+                    runners[first].label()
+                ),
+                "give each entry a group of its own; one entry may serve several projects and tags",
+            );
+        }
+    }
+}
+
+/// Machines that two pools name.
+fn shared_machines(
+    runners: &[Runner],
+    index: usize,
+    config: &toml::Table,
+    known: &mut BTreeMap<String, (usize, String)>,
+    at: &KeyPath,
+    findings: &mut Findings,
+) {
+    let Some(instances) = config.get("instances").and_then(toml::Value::as_table) else { return };
+    for (name, machine) in instances {
+        let text = |key: &str| machine.get(key).and_then(toml::Value::as_str);
+        let Some(address) = text("internal_addr").or_else(|| text("external_addr")) else { continue };
+        let port = machine.get("protocol_port").map(ToString::to_string).unwrap_or_default();
+        let user = text("username").unwrap_or_default();
+        let here = format!("{user}@{address} {port}");
+        match known.get(&here) {
+            Some((other, theirs)) if *other != index => findings.warning(
+                "shared-machine",
+                &at.key("instances").key(name),
+                format!(
+                    "machine `{name}` of runner `{}` is machine `{theirs}` of runner `{}`: only one of them can use it at a time",
+                    runners[index].label(),
+                    runners[*other].label()
+                ),
+                "name each machine in one entry",
+            ),
+            Some(_) => {}
+            None => {
+                known.insert(here, (index, name.clone()));
+            }
         }
     }
 }

@@ -36,6 +36,7 @@ pub(crate) fn check(config: &Config) -> Vec<Diagnostic> {
         runner::check(config, runner, &at, &mut findings);
     }
     duplicates(&config.runners, &mut findings);
+    autoscaler::shared_groups(&config.runners, &root.key("runners"), &mut findings);
     long_polling(config, &mut findings);
     findings.found
 }

@@ -58,6 +58,12 @@ section! {
         scale_throttle: Option<ScaleThrottle>, since "17.0";
         /// What survives a restart of the process.
         state_storage: Option<StateStorage>, since "17.5";
+        /// Mark the group as this manager's, where its provider has a place for marks (`aws`: a tag), and leave a group alone that
+        /// another manager has marked. Not a key of GitLab Runner.
+        group_lease: Option<bool>, default "true";
+        /// How long a mark is valid; it is renewed three times as often. When a manager is gone, another one takes its group over
+        /// after this time. Not a key of GitLab Runner.
+        group_lease_ttl: Option<Duration>, default "15m";
         /// A nested virtual machine per job, on macOS hosts.
         vm_isolation: Option<VmIsolation>, since "15.8";
         /// Buckets of the four histograms below where they have none of their own.
@@ -300,6 +306,13 @@ impl Autoscaler {
     #[must_use]
     pub fn failure_threshold(&self) -> u32 {
         count(self.failure_threshold).unwrap_or(3)
+    }
+
+    /// Whether the group is marked as this manager's, and for how long each time.
+    #[must_use]
+    pub fn group_lease(&self) -> Option<Duration> {
+        let valid = positive(self.group_lease_ttl).unwrap_or(Duration::from_secs(900));
+        self.group_lease.unwrap_or(true).then_some(valid)
     }
 
     /// Whether GitLab is asked for no more jobs than instances can be had for.

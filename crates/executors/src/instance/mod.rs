@@ -35,7 +35,7 @@ pub(crate) use machines::{Need, run as run_command};
 
 pub(crate) use settings::key as read_key;
 
-pub use settings::SettingsError;
+pub use settings::{SettingsError, group_owner};
 
 /// How long a job that waits is told nothing new.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
@@ -78,6 +78,8 @@ pub struct InstanceParts {
     pub local: Zone,
     /// Jobs are given to instances only after a connectivity test (`FF_USE_FLEETING_ACQUIRE_HEARTBEATS`).
     pub heartbeats: bool,
+    /// Identity of the manager and its host, for the mark of the group.
+    pub manager: (String, String),
     /// Hears what the scaler does.
     pub observer: Option<Arc<dyn ScalerObserver>>,
 }
@@ -151,6 +153,7 @@ impl InstanceExecutor {
             shutdown_deletion_retries: autoscaler.shutdown_deletion_retries(),
             ready: Arc::clone(&machines) as Arc<dyn taskscaler::ReadyUp>,
             store: settings::store(runner, autoscaler, &parts.base),
+            lease: settings::lease(runner, &parts.manager.0, &parts.manager.1),
             ..defaults
         };
         let scaler = Taskscaler::start(settings, parts.group).await.map_err(InstanceStartError::Scaler)?;

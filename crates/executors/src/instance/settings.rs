@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use config::{Autoscaler, Runner, SecretString};
+use fleeting::lease::Owner;
 use ledger::{DurableStore, ForgettingStore};
-use taskscaler::LedgerStore;
+use taskscaler::{LeaseSettings, LedgerStore};
 use taskscaler_core::{Config, Zone};
 
 /// Largest private key file; anything bigger is not a key.
@@ -49,6 +50,23 @@ pub(crate) fn unsupported(autoscaler: &Autoscaler) -> Result<(), SettingsError> 
         ));
     }
     Ok(())
+}
+
+/// How the entry's group is marked; none if it is not to be.
+pub(crate) fn lease(runner: &Runner, system_id: &str, host: &str) -> Option<LeaseSettings> {
+    let valid = runner.autoscaler.as_ref()?.group_lease()?;
+    Some(LeaseSettings { owner: group_owner(runner, system_id, host), valid })
+}
+
+/// Who scales the group of an entry, as its mark says it.
+#[must_use]
+pub fn group_owner(runner: &Runner, system_id: &str, host: &str) -> Owner {
+    // What stays when the token is rotated.
+    let identity = match runner.id.filter(|id| *id > 0) {
+        Some(id) => id.to_string(),
+        None => runner.name().to_owned(),
+    };
+    Owner::new(system_id, runner.url(), &identity, &runner.label(), host)
 }
 
 /// Where the entry's scaler keeps its ledger. Its name and not its token names the files, so that a token can be rotated.

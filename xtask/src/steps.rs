@@ -89,11 +89,10 @@ fn deny() -> Result<()> {
     } else {
         if !local.exists() {
             let root = tools.to_str().context("the path of the target folder is not UTF-8")?;
-            program(
-                env!("CARGO"),
-                &["install", "cargo-deny", "--version", DENY_VERSION, "--locked", "--quiet", "--root", root],
-                &[],
-            )?;
+            // Unoptimised: it runs once, for a second.
+            let version = ["--version", DENY_VERSION, "--locked", "--debug"];
+            let install = [&["install", "cargo-deny"][..], &version, &["--quiet", "--root", root]].concat();
+            program(env!("CARGO"), &install, &[])?;
         }
         local.to_str().context("the path of the target folder is not UTF-8")?
     };

@@ -1,11 +1,13 @@
 //! The calls of EC2.
 
+use chrono::{DateTime, Utc};
+
 use crate::fault::ErrorAnswer;
 use crate::instance::Instance;
-use crate::mock::Inner;
+use crate::mock::{Inner, SPOT_NOTICE};
 use crate::query::Query;
 use crate::server::unknown;
-use crate::world::World;
+use crate::world::{World, delta};
 use crate::xml::Xml;
 
 /// Instances of one page.
@@ -135,7 +137,7 @@ fn statuses(world: &World, query: &Query) -> Xml {
             Xml::new()
                 .text("code", code)
                 .text("description", "The instance is running on degraded hardware")
-                .text("notBefore", "2026-12-01T00:00:00.000Z")
+                .maybe("notBefore", instance.announced.event_at.map(stamp))
         });
         Xml::new()
             .text("instanceId", &instance.id)
@@ -158,10 +160,21 @@ fn spot_requests(world: &World, query: &Query) -> Xml {
                     .text("spotInstanceRequestId", format!("sir-{}", instance.id))
                     .text("instanceId", &instance.id)
                     .text("state", "active")
-                    .inner("status", Xml::new().text("code", code))
+                    .inner(
+                        "status",
+                        // The notice begins when the request is marked.
+                        Xml::new().text("code", code).maybe(
+                            "updateTime",
+                            instance.announced.taken.map(|at| stamp(at - delta(SPOT_NOTICE))),
+                        ),
+                    )
             })
         });
     Xml::new().list("spotInstanceRequestSet", "item", chosen)
+}
+
+fn stamp(at: DateTime<Utc>) -> String {
+    at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
 fn not_found(id: &str) -> ErrorAnswer {

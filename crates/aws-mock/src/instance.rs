@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use crate::kinds::Kind;
+use crate::metadata::Announced;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Instance {
@@ -17,6 +18,7 @@ pub(crate) struct Instance {
     pub(crate) address: Option<String>,
     pub(crate) spot_mark: Option<String>,
     pub(crate) event: Option<String>,
+    pub(crate) announced: Announced,
     pub(crate) reason: Option<(String, String)>,
 }
 

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::fault::{ActiveFault, ErrorAnswer, Fault, Service};
 use crate::kinds::HookResult;
+use crate::metadata::{self, Metadata, MetadataFault};
 use crate::options::{GroupOptions, Options};
 use crate::server;
 use crate::world::{Effect, Group, World, delta};
@@ -18,10 +19,14 @@ use crate::world::{Effect, Group, World, delta};
 /// How often time is looked at when nothing else happens.
 const TICK: Duration = Duration::from_millis(10);
 
+/// From the announcement to the end of a spot instance.
+pub(crate) const SPOT_NOTICE: Duration = Duration::from_secs(120);
+
 /// A running stand-in for AWS. It ends when it is dropped.
 #[derive(Debug)]
 pub struct AwsMock {
     url: String,
+    metadata_url: String,
     inner: Arc<Inner>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -45,6 +50,7 @@ pub struct InstanceView {
 
 pub(crate) struct Inner {
     pub(crate) options: Options,
+    pub(crate) metadata: Metadata,
     state: Mutex<Shared>,
     /// Held while time passes, so that an instance has its address before anybody sees it run.
     advancing: tokio::sync::Mutex<()>,
@@ -77,9 +83,13 @@ impl AwsMock {
                 ..Shared::default()
             }),
             options,
+            metadata: Metadata::default(),
             advancing: tokio::sync::Mutex::default(),
         });
         let serving = tokio::spawn(server::serve(listener, inner.clone()));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let metadata_url = format!("http://{}/{{instance}}", listener.local_addr()?);
+        let informing = tokio::spawn(metadata::serve(listener, inner.clone()));
         let ticking = tokio::spawn({
             let inner = inner.clone();
             async move {
@@ -93,7 +103,7 @@ impl AwsMock {
                 }
             }
         });
-        Ok(Self { url, inner, tasks: vec![serving, ticking] })
+        Ok(Self { url, metadata_url, inner, tasks: vec![serving, informing, ticking] })
     }
 
     /// Where it listens; the `endpoint` of `plugin_config`.
@@ -204,10 +214,34 @@ impl AwsMock {
         self.inner.change_with(|world, now, options| world.complete_hook(instance, result, now, options))
     }
 
-    /// Announces that a spot instance will be taken.
+    /// Where the metadata service of an instance is, with `{instance}` in place of its name; the `metadata_endpoint` of
+    /// `plugin_config`.
+    #[must_use]
+    pub fn metadata_url(&self) -> &str {
+        &self.metadata_url
+    }
+
+    /// Breaks the metadata services of all instances, or repairs them with `None`.
+    pub fn break_metadata(&self, fault: impl Into<Option<MetadataFault>>) {
+        self.inner.metadata.set_fault(fault.into());
+    }
+
+    /// How often the metadata service of an instance was asked anything.
+    #[must_use]
+    pub fn metadata_requests(&self, instance: &str) -> u64 {
+        self.inner.metadata.asked(instance)
+    }
+
+    /// Announces that a spot instance will be taken, with the two minutes that AWS gives.
     pub fn interrupt(&self, instance: &str) {
-        self.inner.change(|world, _| {
+        self.interrupt_in(instance, SPOT_NOTICE);
+    }
+
+    /// Announces that a spot instance will be taken after this time, in its metadata and in its spot request; and takes it then.
+    pub fn interrupt_in(&self, instance: &str, notice: Duration) {
+        self.inner.change(|world, now| {
             if let Some(instance) = world.instances.get_mut(instance) {
+                instance.announced.taken = Some(now + delta(notice));
                 instance.spot_mark = Some("marked-for-termination".to_owned());
                 instance.reason = Some((
                     "Server.SpotInstanceTermination".to_owned(),
@@ -217,11 +251,35 @@ impl AwsMock {
         });
     }
 
-    /// Schedules maintenance, for example `instance-retirement`.
+    /// Advises to leave a spot instance, in its metadata.
+    pub fn recommend_rebalance(&self, instance: &str) {
+        self.inner.change(|world, now| {
+            if let Some(instance) = world.instances.get_mut(instance) {
+                instance.announced.advised = Some(now);
+            }
+        });
+    }
+
+    /// Schedules maintenance in ten days, for example `instance-retirement`.
     pub fn schedule_event(&self, instance: &str, code: &str) {
+        self.schedule_event_in(instance, code, Duration::from_secs(864_000));
+    }
+
+    /// Schedules maintenance after this time, for example `instance-stop`. Nothing happens then.
+    pub fn schedule_event_in(&self, instance: &str, code: &str, notice: Duration) {
+        self.inner.change(|world, now| {
+            if let Some(instance) = world.instances.get_mut(instance) {
+                instance.announced.event_at = Some(now + delta(notice));
+                instance.event = Some(code.to_owned());
+            }
+        });
+    }
+
+    /// Calls scheduled maintenance off.
+    pub fn cancel_event(&self, instance: &str) {
         self.inner.change(|world, _| {
             if let Some(instance) = world.instances.get_mut(instance) {
-                instance.event = Some(code.to_owned());
+                (instance.announced.event_at, instance.event) = (None, None);
             }
         });
     }

@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::instance::{Instance, Stage};
 use crate::kinds::{HookResult, Kind};
+use crate::metadata::Announced;
 use crate::options::{GroupOptions, Options};
 
 const DIFFERENCE: &str =
@@ -97,6 +98,7 @@ impl World {
     pub(crate) fn step(&mut self, now: DateTime<Utc>, options: &Options) -> Vec<Effect> {
         let mut effects = Vec::new();
         let names: Vec<String> = self.groups.keys().cloned().collect();
+        self.take_back(now, options);
         self.ripen(now, options, &mut effects);
         for name in &names {
             self.replace_unhealthy(name, now, options);
@@ -111,7 +113,8 @@ impl World {
     pub(crate) fn next_due(&self) -> Option<DateTime<Utc>> {
         let ripening = self.instances.values().filter_map(|instance| instance.stage.until());
         let retries = self.groups.values().filter_map(|group| group.retry_at);
-        ripening.chain(retries).min()
+        let taken = self.instances.values().filter_map(taken_at);
+        ripening.chain(retries).chain(taken).min()
     }
 
     /// True if the group is not as its settings say, so that a step may change something.
@@ -181,6 +184,7 @@ impl World {
                 address: None,
                 spot_mark: None,
                 event: None,
+                announced: Announced::default(),
                 reason: None,
             },
         );
@@ -253,6 +257,22 @@ impl World {
         if let Some(group) = instance.group.as_ref().and_then(|name| self.groups.get_mut(name)) {
             let cause = "an instance was taken out of service in response to a launch lifecycle action being abandoned.";
             group.note(now, &format!("Terminating EC2 instance: {id}"), cause, None);
+        }
+    }
+
+    /// Ends spot instances whose notice is over, whatever a hook says. The groups find that they are gone.
+    fn take_back(&mut self, now: DateTime<Utc>, options: &Options) {
+        for instance in self.instances.values_mut() {
+            let Some(at) = taken_at(instance).filter(|at| *at <= now) else { continue };
+            instance.stage = Stage::Terminating(at + delta(options.terminate_delay));
+            if let Some(group) = instance.group.as_ref().and_then(|name| self.groups.get_mut(name)) {
+                let at = at.format("%Y-%m-%dT%H:%M:%SZ");
+                let cause = format!(
+                    "At {at} an instance was taken out of service in response to an EC2 health check indicating it has been \
+                     terminated or stopped."
+                );
+                group.note(now, &format!("Terminating EC2 instance: {}", instance.id), &cause, None);
+            }
         }
     }
 
@@ -414,6 +434,12 @@ impl World {
         let zone = zones.and_then(|zones| zones.get(number % zones.len().max(1)));
         zone.cloned().unwrap_or_else(|| "eu-west-1a".to_owned())
     }
+}
+
+/// When a spot instance that was interrupted is taken.
+fn taken_at(instance: &Instance) -> Option<DateTime<Utc>> {
+    let serving = instance.stage.is_live() || matches!(instance.stage, Stage::TerminatingWait(_));
+    instance.announced.taken.filter(|_| serving)
 }
 
 pub(crate) fn delta(duration: Duration) -> TimeDelta {

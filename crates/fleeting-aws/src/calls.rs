@@ -4,23 +4,15 @@ use std::collections::BTreeMap;
 
 use aws_sdk_autoscaling::types::{Activity, AutoScalingGroup};
 use aws_sdk_ec2::types::{Filter, Instance, InstanceLifecycleType};
-use fleeting::{GroupError, InstanceId, Os};
+use fleeting::{Doom, GroupError, InstanceId, Os};
 
+use crate::announced::{self, EVENTS, SPOT_MARKS};
 use crate::clients::Clients;
 use crate::error::classify;
 use crate::state::Details;
 
 /// Values that one filter may have.
 const FILTER_VALUES: usize = 200;
-
-/// Spot requests in these states lose their instance within two minutes.
-const SPOT_MARKS: [&str; 5] = [
-    "marked-for-termination",
-    "marked-for-stop",
-    "marked-for-termination-by-experiment",
-    "marked-for-stop-by-experiment",
-    "request-canceled-and-instance-running-marked-for-termination",
-];
 
 impl Clients {
     /// The group with its instances.
@@ -58,36 +50,28 @@ impl Clients {
     }
 
     /// Maintenance that AWS has scheduled, by instance: one paged call, however many instances the account has.
-    pub(crate) async fn scheduled_events(&self) -> Result<BTreeMap<InstanceId, String>, GroupError> {
-        const CODES: [&str; 5] = [
-            "instance-retirement",
-            "instance-stop",
-            "instance-reboot",
-            "system-reboot",
-            "system-maintenance",
-        ];
-        let codes = CODES.iter().map(|code| (*code).to_owned()).collect();
+    pub(crate) async fn scheduled_events(&self) -> Result<BTreeMap<InstanceId, Doom>, GroupError> {
+        let codes = EVENTS.iter().map(|code| (*code).to_owned()).collect();
         let filter = Filter::builder().name("event.code").set_values(Some(codes)).build();
         let mut events = BTreeMap::new();
         let mut pages = self.ec2.describe_instance_status().filters(filter).into_paginator().send();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| classify("ec2:DescribeInstanceStatus", &error))?;
             for status in page.instance_statuses() {
-                let open = status.events().iter().find(|event| {
+                let open = status.events().iter().filter(|event| {
                     let words = event.description().unwrap_or_default();
                     !words.starts_with("[Completed]") && !words.starts_with("[Canceled]")
                 });
+                let open = open.min_by_key(|event| event.not_before().map(|at| at.secs()));
                 let (Some(id), Some(event)) = (status.instance_id(), open) else { continue };
-                let code = event.code().map_or("maintenance", |code| code.as_str());
-                let when = event.not_before().map(|at| format!(" not before {at}")).unwrap_or_default();
-                events.insert(InstanceId::from(id), format!("AWS has scheduled {code}{when}"));
+                events.insert(InstanceId::from(id), announced::of_event(event));
             }
         }
         Ok(events)
     }
 
     /// Spot instances that AWS is about to take.
-    pub(crate) async fn spot_notices(&self) -> Result<BTreeMap<InstanceId, String>, GroupError> {
+    pub(crate) async fn spot_notices(&self) -> Result<BTreeMap<InstanceId, Doom>, GroupError> {
         let codes = SPOT_MARKS.iter().map(|code| (*code).to_owned()).collect();
         let filter = Filter::builder().name("status-code").set_values(Some(codes)).build();
         let mut notices = BTreeMap::new();
@@ -96,8 +80,7 @@ impl Clients {
             let page = page.map_err(|error| classify("ec2:DescribeSpotInstanceRequests", &error))?;
             for request in page.spot_instance_requests() {
                 let Some(id) = request.instance_id() else { continue };
-                let code = request.status().and_then(|status| status.code()).unwrap_or("marked");
-                notices.insert(InstanceId::from(id), format!("spot interruption notice ({code})"));
+                notices.insert(InstanceId::from(id), announced::of_request(request.status()));
             }
         }
         Ok(notices)

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use fleeting::{GroupError, PluginConfig};
 use serde_json::Value;
 
+use crate::metadata::MetadataEndpoint;
+
 /// What `plugin_config` says about an Auto Scaling group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AwsConfig {
@@ -21,6 +23,8 @@ pub struct AwsConfig {
     pub region: Option<String>,
     /// URL that all calls go to, for private clouds and tests.
     pub endpoint: Option<String>,
+    /// Where instances have their metadata services.
+    pub metadata: MetadataEndpoint,
 }
 
 // === impl AwsConfig ===
@@ -38,6 +42,9 @@ impl AwsConfig {
         let credentials_file = path(&mut read, "credentials_file")?;
         let region = read.string("region")?.filter(|region| !region.is_empty());
         let endpoint = read.string("endpoint")?.filter(|endpoint| !endpoint.is_empty());
+        let metadata = read.string("metadata_endpoint")?.filter(|text| !text.is_empty());
+        let metadata = metadata.map_or(Ok(MetadataEndpoint::Ec2), |text| MetadataEndpoint::parse(&text));
+        let metadata = metadata.map_err(|why| read.error("metadata_endpoint", why));
         let unnamed =
             name.trim().is_empty().then(|| read.error("name", "must be the name of the Auto Scaling group"));
         let no_url = endpoint
@@ -50,7 +57,15 @@ impl AwsConfig {
         read.finish()?;
         match unnamed.or(no_url) {
             Some(error) => Err(error),
-            None => Ok(Self { name, profile, config_file, credentials_file, region, endpoint }),
+            None => Ok(Self {
+                name,
+                profile,
+                config_file,
+                credentials_file,
+                region,
+                endpoint,
+                metadata: metadata?,
+            }),
         }
     }
 
@@ -99,6 +114,9 @@ mod tests {
         assert_eq!(config.profile.as_deref(), Some("default"));
         assert_eq!(config.config_file, Some("/home/user/.aws/config".into()));
         assert_eq!(config.region.as_deref(), Some("us-west-2"));
+        assert_eq!(config.metadata, MetadataEndpoint::Ec2);
+        let without = json!({ "name": "g", "metadata_endpoint": "none" });
+        assert_eq!(AwsConfig::from_plugin_config(&without).unwrap().metadata, MetadataEndpoint::None);
     }
 
     #[test]
@@ -107,6 +125,13 @@ mod tests {
         assert!(error(&json!({ "name": "g", "regoin": "x" })).contains("did you mean `region`?"));
         assert!(error(&json!({ "name": 5 })).contains("plugin_config.name: must be a string"));
         assert!(error(&json!({ "name": "g", "endpoint": "localhost" })).contains("plugin_config.endpoint"));
+        let metadata = error(&json!({ "name": "g", "metadata_endpoint": "https://169.254.169.254" }));
+        assert!(
+            metadata.contains(
+                "plugin_config.metadata_endpoint: `https://169.254.169.254` must be an http:// URL"
+            ),
+            "{metadata}"
+        );
         let missing = AwsConfig { config_file: Some("/nowhere".into()), ..AwsConfig::default() };
         let text = missing.check_files().unwrap_err().to_string();
         assert!(text.contains("plugin_config.config_file: `/nowhere` cannot be read"), "{text}");

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use aws_sdk_autoscaling::types::{AutoScalingGroup, ScalingActivityStatusCode};
 use fleeting::{
     Changed, ConnectInfo, ConnectorSettings, Finding, GroupError, GroupInfo, HeartbeatError, InstanceGroup,
-    InstanceId, InstanceState, Os, Seen,
+    InstanceId, InstanceState, Os, Seen, Watch,
 };
 use fleeting::lease::GroupLease;
 use futures_util::StreamExt as _;
@@ -372,8 +372,8 @@ impl InstanceGroup for AwsGroup {
         self.explain_shortage(clients).await;
         let state = self.state();
         for line in &mut seen {
-            if let Some(why) = state.spot_announced.get(&line.id).or_else(|| state.announced.get(&line.id)) {
-                line.doomed = Some(why.clone());
+            if let Some(doom) = state.announced(&line.id) {
+                line.doomed = Some(doom.clone());
             }
         }
         Ok(seen)
@@ -497,12 +497,17 @@ impl InstanceGroup for AwsGroup {
         }
     }
 
+    /// Spot instances are asked themselves: nobody hears of an interruption earlier. What is announced for others comes days ahead,
+    /// with the listing.
+    fn watch(&self, id: &InstanceId) -> Option<Box<dyn Watch>> {
+        let spot = self.state().details.get(id).is_some_and(|details| details.spot);
+        let watch = self.config.metadata.watch(id).filter(|_| spot)?;
+        Some(Box::new(watch))
+    }
+
     async fn fate(&self, id: &InstanceId) -> Option<String> {
         let clients = self.clients().await.ok()?;
-        let announced = {
-            let state = self.state();
-            state.spot_announced.get(id).or_else(|| state.announced.get(id)).cloned()
-        };
+        let announced = self.state().announced(id).map(|doom| doom.why.clone());
         let (activities, instances) = tokio::join!(
             clients.activities(self.name(), ACTIVITIES),
             clients.instances(std::slice::from_ref(id))

@@ -33,8 +33,10 @@
 //! # What is not done
 //!
 //! Groups are not created, changed or repaired; [`diagnose`](fleeting::InstanceGroup::diagnose) says what should be.
-//! Rebalance recommendations are not seen: AWS tells them to the instance and to EventBridge only.
+//! What AWS tells an instance of its end is asked of the metadata service of spot instances with jobs; of the others, and
+//! where that cannot be reached, only what EC2's calls tell is seen.
 
+mod announced;
 mod calls;
 mod clients;
 mod config;
@@ -42,9 +44,11 @@ mod connect;
 mod diagnose;
 mod error;
 mod group;
+mod inquiry;
 mod keys;
 mod lease;
 mod lifecycle;
+mod metadata;
 mod policy;
 mod size;
 mod state;
@@ -52,3 +56,4 @@ mod state;
 pub use config::AwsConfig;
 pub use group::{AwsGroup, Intervals};
 pub use policy::{CALLS, Call, Need, Scope, policy};
+pub use metadata::MetadataEndpoint;

@@ -1,13 +1,13 @@
 //! What the lifecycle states of group members mean to a scaler.
 
 use aws_sdk_autoscaling::types::LifecycleState;
-use fleeting::InstanceState;
+use fleeting::{Doom, DoomKind, InstanceState};
 
 /// One member's place in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub(crate) state: InstanceState,
-    pub(crate) doomed: Option<String>,
+    pub(crate) doomed: Option<Doom>,
 }
 
 /// What a member is to the scaler. `None`: it is not (or no longer) part of the group's capacity and is not listed.
@@ -15,7 +15,9 @@ pub(crate) struct Standing {
 /// `ordered` says that the scaler itself has asked for the end. A member that ends for another reason but is held by a
 /// lifecycle hook still runs its job, so it is doomed, not gone.
 pub(crate) fn standing(lifecycle: &LifecycleState, health: &str, ordered: bool) -> Option<Standing> {
-    let doomed = |why: &str| Some(Standing { state: InstanceState::Running, doomed: Some(why.to_owned()) });
+    let doomed = |why: &str| {
+        Some(Standing { state: InstanceState::Running, doomed: Some(Doom::new(DoomKind::Ending, why)) })
+    };
     let plain = |state| Some(Standing { state, doomed: None });
     // By name: AWS adds states, and the SDK's list of them is open.
     match lifecycle.as_str() {

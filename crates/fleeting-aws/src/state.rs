@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use aws_sdk_autoscaling::types::{AutoScalingGroup, LifecycleState};
-use fleeting::{GroupError, InstanceId, Os, Seen};
+use fleeting::{Doom, GroupError, InstanceId, Os, Seen};
 
 use crate::lease::Mark;
 use crate::lifecycle::standing;
@@ -27,9 +27,9 @@ pub(crate) struct State {
     known: BTreeSet<InstanceId>,
     known_order: VecDeque<InstanceId>,
     pub(crate) details: BTreeMap<InstanceId, Details>,
-    /// Instances that AWS has announced to take, and why.
-    pub(crate) announced: BTreeMap<InstanceId, String>,
-    pub(crate) spot_announced: BTreeMap<InstanceId, String>,
+    /// Instances that AWS has announced to take.
+    pub(crate) announced: BTreeMap<InstanceId, Doom>,
+    pub(crate) spot_announced: BTreeMap<InstanceId, Doom>,
     pub(crate) shortage: Shortage,
     pub(crate) events: Pace,
     pub(crate) spot: Pace,
@@ -115,12 +115,16 @@ impl State {
         for (id, member) in &members {
             let ordered = self.ordered.contains(id);
             let Some(standing) = standing(&member.lifecycle, &member.health, ordered) else { continue };
-            let announced = self.spot_announced.get(id).or_else(|| self.announced.get(id)).cloned();
-            let doomed = announced.or(standing.doomed);
+            let doomed = self.announced(id).cloned().or(standing.doomed);
             seen.push(Seen { id: id.clone(), state: standing.state, doomed });
         }
         self.members = Some(members);
         seen
+    }
+
+    /// What AWS has announced for an instance: an interruption goes before maintenance, which is days ahead.
+    pub(crate) fn announced(&self, id: &InstanceId) -> Option<&Doom> {
+        self.spot_announced.get(id).or_else(|| self.announced.get(id))
     }
 
     /// True if the instance is or was one of the group's.

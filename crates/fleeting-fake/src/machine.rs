@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use fleeting::{InstanceId, InstanceState, Seen};
+use fleeting::{Doom, DoomKind, InstanceId, InstanceState, Seen};
 
 /// What a heartbeat of an instance answers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -93,7 +93,8 @@ impl Machine {
 
     pub(crate) fn seen(&self, time: Duration, keep_deleted: Duration) -> Option<Seen> {
         let state = self.state(time, keep_deleted)?;
-        let doomed = self.notice.as_ref().filter(|(at, _)| *at <= time).map(|(_, why)| why.clone());
+        let notice = self.notice.as_ref().filter(|(at, _)| *at <= time);
+        let doomed = notice.map(|(_, why)| Doom::new(DoomKind::Interruption, why.clone()));
         Some(Seen { id: self.id.clone(), state, doomed })
     }
 

@@ -8,7 +8,8 @@ use drover_fleeting_fake::{
     Answer, Call, Creation, Delay, FakeCloud, Fault, Health, Lag, Operation, Request,
 };
 use fleeting::{
-    ConnectorSettings, GroupError, HeartbeatError, InstanceGroup, InstanceId, InstanceState, Seen,
+    ConnectorSettings, Doom, DoomKind, GroupError, HeartbeatError, InstanceGroup, InstanceId, InstanceState,
+    Seen,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -182,7 +183,7 @@ async fn instances_vanish_with_and_without_warning() {
 
     let seen = listing(&cloud).await;
     assert_eq!(states(&seen), [("i-2", InstanceState::Running)]);
-    assert_eq!(seen[0].doomed.as_deref(), Some("spot notice"));
+    assert_eq!(seen[0].doomed, Some(Doom::new(DoomKind::Interruption, "spot notice")));
     assert_eq!(cloud.fate(&first).await.as_deref(), Some("deleted in the console"));
     assert_eq!(cloud.fate(&second).await, None);
     cloud.advance(120 * SECOND);

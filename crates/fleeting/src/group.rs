@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{ConnectInfo, ConnectorSettings, Finding, GroupError, HeartbeatError};
+use crate::{ConnectInfo, ConnectorSettings, Doom, Finding, GroupError, HeartbeatError, Watch};
 
 /// The provider's name for one instance, unique within its group for all time.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -36,9 +36,8 @@ pub struct Seen {
     pub id: InstanceId,
     /// Its state now.
     pub state: InstanceState,
-    /// The provider knows that the instance will be taken away soon (spot notice, scheduled event): why. No new job
-    /// should go there.
-    pub doomed: Option<String>,
+    /// What the cloud has announced about its end (spot notice, scheduled event). No new job should go there.
+    pub doomed: Option<Doom>,
 }
 
 /// What a group is, learned once at the start.
@@ -84,8 +83,8 @@ pub trait InstanceGroup: Send + Sync + 'static {
     /// On error the caller keeps its last picture and asks again later.
     async fn update(&self) -> Result<Vec<Seen>, GroupError>;
 
-    /// Most instances that the group can hold, as the last [`update`](Self::update) showed it. `None` where it never differs
-    /// from [`GroupInfo::max_size`], and before the first listing. Costs no call.
+    /// Most instances that the group can hold, as it was read last: by [`init`](Self::init), [`update`](Self::update) or
+    /// [`diagnose`](Self::diagnose). `None` before, and where it is not known. Costs no call.
     fn max_size(&self) -> Option<u32> {
         None
     }
@@ -110,6 +109,13 @@ pub trait InstanceGroup: Send + Sync + 'static {
     /// # Errors
     /// See [`HeartbeatError`]: only `Unhealthy` counts against the instance.
     async fn heartbeat(&self, id: &InstanceId) -> Result<(), HeartbeatError>;
+
+    /// What asks the instance itself for announcements of its end, while jobs run there; none if there is nothing to ask.
+    /// Called whenever a job comes to an instance that is not watched; must be quick.
+    fn watch(&self, id: &InstanceId) -> Option<Box<dyn Watch>> {
+        let _ = id;
+        None
+    }
 
     /// What became of an instance that vanished, in the cloud's words where it knows ("terminated by a rebalance at
     /// 12:03"). Asked at most once per lost instance.

@@ -17,15 +17,19 @@
 pub mod conformance;
 pub mod lease;
 
+mod doom;
 mod error;
 mod finding;
 mod group;
 mod plugin_config;
+mod watch;
 
 pub use connect_info::{
     ConnectInfo, ConnectorSettings, ExposeSecret, Os, Protocol, Renewal, RenewalError, SecretString,
 };
+pub use doom::{Doom, DoomKind};
 pub use error::{GroupError, HeartbeatError, with_causes};
 pub use finding::{Finding, Severity};
 pub use group::{Changed, GroupInfo, InstanceGroup, InstanceId, InstanceState, Seen};
 pub use plugin_config::PluginConfig;
+pub use watch::{ByteStream, Reach, ReachError, Watch, WatchError};

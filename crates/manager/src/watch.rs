@@ -40,6 +40,8 @@ pub trait EntryObserver: Send + Sync + 'static {
     fn job_unreadable(&self) {}
     /// A stage of a job is over. Told for jobs that ask for it with `FF_EXPORT_HIGH_CARDINALITY_METRICS`.
     fn stage_ended(&self, _stage: &str, _duration: Duration) {}
+    /// A job was stopped because this was announced for its instance. It is over; that is told too.
+    fn job_ended_early(&self, _kind: taskscaler::DoomKind) {}
     /// A job is over: `failure` is the runner's word for why, none for success.
     fn job_ended(&self, _failure: Option<&str>, _duration: Duration) {}
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use config::Runner;
 use manager::{EntryObserver, JobIntake, Requests};
-use taskscaler_core::Zone;
+use taskscaler_core::{DoomKind, Zone};
 use trace::{Failure, FailureKind, SpoolError};
 
 use crate::api::Calls;
@@ -241,6 +241,10 @@ impl EntryObserver for RunnerMetrics {
         self.stages
             .row(bounded(stage), OTHER, || Histogram::new(Id::JobStageDuration.bounds()))
             .observe(duration);
+    }
+
+    fn job_ended_early(&self, kind: DoomKind) {
+        self.scaling.ended_early[kind as usize].inc();
     }
 
     fn job_ended(&self, failure: Option<&str>, duration: Duration) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use taskscaler::{CallKind, CallOutcome, ClaimOperation, NoCapacity, ProviderCall, Report, ScalerObserver};
-use taskscaler_core::{Config, Counts, InstanceId, Notice, Reason, Why};
+use taskscaler_core::{Config, Counts, DoomKind, InstanceId, Notice, Reason, Why};
 use tokio::time::Instant;
 
 use crate::cells::{Counter, Family, Gauge, Histogram, Seconds};
@@ -58,6 +58,9 @@ pub(crate) struct Scaling {
     deleted: Counter,
     missed_updates: Counter,
     removals: [Counter; REMOVALS.len()],
+    announcements: [Counter; DoomKind::ALL.len()],
+    /// Jobs that ended early because of one.
+    pub(crate) ended_early: [Counter; DoomKind::ALL.len()],
     requests_lost: Counter,
     reasons: [Counter; WHYS.len()],
     policy_switches: Counter,
@@ -118,6 +121,8 @@ impl Default for Scaling {
             deleted: Counter::default(),
             missed_updates: Counter::default(),
             removals: Default::default(),
+            announcements: Default::default(),
+            ended_early: Default::default(),
             requests_lost: Counter::default(),
             reasons: Default::default(),
             policy_switches: Counter::default(),
@@ -155,6 +160,12 @@ impl Scaling {
         text.row(Id::TaskOperationsTotal, entry, &["reserve_available_capacity_failure"], available);
         rows(text, Id::RefusalsTotal, entry, &REFUSALS, &self.refusals);
         rows(text, Id::RemovalsTotal, entry, &REMOVALS, &self.removals);
+        for (kind, count) in DoomKind::ALL.iter().zip(&self.announcements) {
+            text.row(Id::AnnouncementsTotal, entry, &[kind.as_str()], count.get());
+        }
+        for (kind, count) in DoomKind::ALL.iter().zip(&self.ended_early) {
+            text.row(Id::JobsEndedEarlyTotal, entry, &[kind.as_str()], count.get());
+        }
         rows(text, Id::ScalingReasonsTotal, entry, &WHYS, &self.reasons);
         for (operation, count) in [("up", &self.launches), ("down", &self.deletions)] {
             text.row(Id::ScaleOperationsTotal, entry, &[operation], count.get());
@@ -276,6 +287,7 @@ impl ScalerObserver for ScalerMetrics {
                 self.lock().appeared.remove(id);
                 scaling.removals[removal(reason)].inc();
             }
+            Notice::Announced { doom, .. } => scaling.announcements[doom.kind as usize].inc(),
             Notice::UnexpectedlyRemoved { id, .. } => {
                 self.lock().appeared.remove(id);
                 scaling.removals[REMOVALS.len() - 1].inc();

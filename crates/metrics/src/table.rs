@@ -148,6 +148,8 @@ table! {
         "Jobs that were in the queue for longer than the matching entry of `[[runners.monitoring.job_queuing_durations]]` allows."
     FailedJobsTotal = "gitlab_runner_failed_jobs_total" Counter Name ["failure_reason", "mode"] GitlabRunner Jobs
         "Jobs that failed, by the runner's word for why."
+    JobsEndedEarlyTotal = "drover_jobs_ended_early_total" Counter Runner ["kind"] Drover Jobs
+        "Jobs that were stopped because their instance was about to be taken away, by what was announced."
 
     Concurrent = "gitlab_runner_concurrent" Gauge Process [] GitlabRunner Runners
         "The value of `concurrent`."
@@ -215,6 +217,8 @@ table! {
         "Time that instances have spent in each state, added up: what is paid for, and what for."
     RemovalsTotal = "drover_instance_removals_total" Counter Runner ["reason"] Drover Instances
         "Instances marked for removal, or lost, by reason."
+    AnnouncementsTotal = "drover_instance_announcements_total" Counter Runner ["kind"] Drover Instances
+        "Announcements that an instance will, or may, be taken away; one that changes counts again."
     RequestsLostTotal = "drover_instance_requests_lost_total" Counter Runner [] Drover Instances
         "Instances that were asked for, agreed to, and did not appear in time."
     ProviderCall = "drover_provider_call_duration_seconds" CALL Runner ["call", "outcome"] Drover Instances

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Serialize;
-use taskscaler_core::{Failure, FailureKind, InstanceId, Seen, SeenState, go_duration};
+use taskscaler_core::{Doom, DoomKind, Failure, FailureKind, InstanceId, Seen, SeenState, go_duration};
 
 use crate::random::{Random, seconds};
 use crate::world::Millis;
@@ -77,7 +77,7 @@ pub struct CloudModel {
 pub(crate) struct Machine {
     pub(crate) state: SeenState,
     pub(crate) since: Millis,
-    pub(crate) doomed: Option<String>,
+    pub(crate) doomed: Option<Doom>,
 }
 
 /// What happens to a machine by itself.
@@ -349,7 +349,8 @@ impl Cloud {
     }
 
     pub(crate) fn doom(&mut self, id: &InstanceId, why: String) -> bool {
-        self.machines.get_mut(id).map(|machine| machine.doomed = Some(why)).is_some()
+        let doom = Doom::new(DoomKind::Interruption, why);
+        self.machines.get_mut(id).map(|machine| machine.doomed = Some(doom)).is_some()
     }
 
     pub(crate) fn refuse(&mut self, words: String) {

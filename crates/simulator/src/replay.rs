@@ -299,6 +299,8 @@ impl<'a> Replay<'a> {
         while let Some(event) = self.world.core.poll_event() {
             match event {
                 Event::Granted { key, .. } => self.start(job_of(&key)),
+                // Nothing here has a moment at which it ends for certain.
+                Event::Doomed { .. } => {}
                 Event::Lost { key, .. } => self.lose(job_of(&key)),
             }
         }

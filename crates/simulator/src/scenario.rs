@@ -291,6 +291,8 @@ impl Player {
             while let Some(event) = world.core.poll_event() {
                 let line = match event {
                     Event::Granted { key, slot } => format!("{key} runs on {slot}"),
+                    Event::Doomed { key, doom: Some(doom) } => format!("{key} hears: {doom}"),
+                    Event::Doomed { key, doom: None } => format!("{key} hears that its instance stays"),
                     Event::Lost { key, slot, cause } => format!("{key} lost {slot}: {cause}"),
                 };
                 self.say_at(world.millis(), &line);

@@ -102,7 +102,11 @@ impl Core {
                 }
             }
             Phase::Suspect { why, .. } => Fate::Suspect { why: why.clone() },
-            Phase::Draining { reason, .. } => Fate::Draining { reason: reason.clone() },
+            Phase::Draining { reason, .. } => match instance.dooms.first() {
+                // It may go before its last job ends, whatever it was to go for.
+                Some(doom) => Fate::Draining { reason: Reason::Doomed { why: doom.to_string() } },
+                None => Fate::Draining { reason: reason.clone() },
+            },
             Phase::Deleting { reason, .. } => Fate::Deleting { reason: reason.clone() },
         }
     }

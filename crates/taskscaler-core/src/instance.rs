@@ -6,6 +6,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::doom::{Doom, Dooms};
 use crate::ids::{ClaimKey, InstanceId, Mono};
 use crate::math::Places;
 
@@ -16,8 +17,8 @@ pub struct Seen {
     pub id: InstanceId,
     /// What the provider says about it.
     pub state: SeenState,
-    /// The provider knows that the instance will be taken away soon: why. No new job goes there.
-    pub doomed: Option<String>,
+    /// What the provider says was announced about its end. No new job goes there.
+    pub doomed: Option<Doom>,
 }
 
 /// What a provider says about an instance. Being absent from the listing means the same as [`SeenState::Deleted`].
@@ -176,6 +177,8 @@ pub(crate) struct Instance {
     pub(crate) doubted: bool,
     /// The listing that named it last.
     pub(crate) listing: u64,
+    /// What was announced about its end.
+    pub(crate) dooms: Dooms,
 }
 
 // === impl Seen ===

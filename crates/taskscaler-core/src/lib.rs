@@ -44,6 +44,7 @@ mod claims;
 mod config;
 mod core;
 mod decide;
+mod doom;
 mod fleet;
 mod ids;
 mod instance;
@@ -60,6 +61,7 @@ mod world;
 
 pub use self::core::{Acquire, Core, Elsewhere, Health, NoCapacity, UnknownClaim};
 pub use config::{Config, ScaleThrottle};
+pub use doom::{Doom, DoomKind};
 pub use ids::{ClaimKey, InstanceId, Now, Slot};
 pub use instance::{Origin, PhaseName, Reason, Seen, SeenState};
 pub use ledger::{InstanceRecord, Ledger, LedgerChanges};

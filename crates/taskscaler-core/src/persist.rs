@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 
 use crate::core::{Core, Request};
+use crate::doom::Dooms;
 use crate::fleet::claims_of;
 use crate::ids::Now;
 use crate::instance::{Ask, Instance, Origin, Phase, Reason};
@@ -91,6 +92,7 @@ impl Core {
                 complaints: 0,
                 doubted: false,
                 listing: 0,
+                dooms: Dooms::default(),
             });
         }
         gone.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use crate::doom::Doom;
 use crate::ids::{ClaimKey, InstanceId, Slot};
 use crate::instance::{Origin, Reason};
 
@@ -48,6 +49,13 @@ pub enum Event {
         key: ClaimKey,
         /// Its slot.
         slot: Slot,
+    },
+    /// Something else was announced about the end of a claim's instance. The claim keeps its slot.
+    Doomed {
+        /// The claim.
+        key: ClaimKey,
+        /// All that counts now; `None` if it was called off.
+        doom: Option<Doom>,
     },
     /// The instance of a claim is gone. The claim no longer exists; releasing it is a no-op.
     Lost {
@@ -123,6 +131,13 @@ pub enum Notice {
         id: InstanceId,
         /// Why.
         reason: Reason,
+    },
+    /// The cloud has announced its end, or another end than before.
+    Announced {
+        /// Which.
+        id: InstanceId,
+        /// What was announced.
+        doom: Doom,
     },
     /// Went without being asked to.
     UnexpectedlyRemoved {

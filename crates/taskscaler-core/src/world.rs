@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::core::{Core, Health, Tomb};
+use crate::doom::{Doom, Dooms, Herald};
 use crate::fleet::Seq;
-use crate::ids::{InstanceId, Mono, Now, Slot};
+use crate::ids::{ClaimKey, InstanceId, Mono, Now, Slot};
 use crate::instance::{Ask, Instance, Origin, Phase, Reason, Seen, SeenState, Step};
 use crate::ledger::InstanceRecord;
 use crate::persist::record;
@@ -190,6 +191,24 @@ impl Core {
         self.assign(now);
     }
 
+    /// What an instance itself says was announced about its end, beside what listings say; `None` if nothing is, also when
+    /// that is called off. An instance that is not known is ignored. Returns whether it was something else than before.
+    pub fn told(&mut self, id: &InstanceId, doom: Option<&Doom>, now: Now) -> bool {
+        self.fleet.seq(id).is_some_and(|seq| self.foresee(seq, Herald::Instance, doom, now))
+    }
+
+    /// What was announced about the end of an instance.
+    #[must_use]
+    pub fn doom(&self, id: &InstanceId) -> Option<&Doom> {
+        self.fleet.seq(id).and_then(|seq| self.fleet.get(seq)).and_then(|instance| instance.dooms.first())
+    }
+
+    /// Whether jobs run on an instance.
+    #[must_use]
+    pub fn is_busy(&self, id: &InstanceId) -> bool {
+        self.fleet.seq(id).and_then(|seq| self.fleet.get(seq)).is_some_and(Instance::is_busy)
+    }
+
     /// An instance proved unusable for a job that tried as long as it was allowed to. It takes no other job and goes when
     /// its last one ends, whatever its health checks say: the same job must not meet it again.
     pub fn condemn(&mut self, id: &InstanceId, why: String, now: Now) {
@@ -266,8 +285,8 @@ impl Core {
             }
             Step::Linger => self.ask_again(seq, now),
         }
-        if let Some(why) = seen.and_then(|seen| seen.doomed.clone()) {
-            self.drain(seq, Reason::Doomed { why }, now);
+        if let Some(seen) = seen {
+            self.foresee(seq, Herald::Listing, seen.doomed.as_ref(), now);
         }
     }
 
@@ -310,6 +329,7 @@ impl Core {
             complaints: 0,
             doubted: false,
             listing: self.listings,
+            dooms: Dooms::default(),
         });
         let after = request.map(|request| tick.since(request.at));
         self.notice(Notice::Appeared { id: seen.id.clone(), origin, after });
@@ -327,12 +347,40 @@ impl Core {
             SeenState::Deleting => self.creation_failed("an instance was deleted before it ran", now),
             SeenState::Creating | SeenState::Deleted => {}
         }
-        if let Some(why) = seen.doomed.clone() {
-            self.drain(seq, Reason::Doomed { why }, now);
-        }
+        self.foresee(seq, Herald::Listing, seen.doomed.as_ref(), now);
         if self.shutdown.is_some_and(|shutdown| shutdown.delete_instances) {
             self.drain(seq, Reason::Shutdown, now);
         }
+    }
+
+    /// Takes in what a herald says of an instance's end. It takes no other job then, for good; the jobs that run there hear
+    /// each change, so that an end that is called off ends none of them.
+    fn foresee(&mut self, seq: Seq, herald: Herald, doom: Option<&Doom>, now: Now) -> bool {
+        if self.fleet.get(seq).is_none_or(|instance| !instance.dooms.differs(herald, doom)) {
+            return false;
+        }
+        let heard = self.fleet.edit(seq, |instance| {
+            let before = instance.dooms.first().cloned();
+            instance.dooms.hear(herald, doom.cloned());
+            let first = instance.dooms.first().cloned();
+            if let (Phase::Draining { reason: Reason::Doomed { why }, .. }, Some(first)) =
+                (&mut instance.phase, &first)
+            {
+                *why = first.to_string();
+            }
+            (before != first).then(|| {
+                let keys: Vec<ClaimKey> = instance.slots.values().cloned().collect();
+                (instance.id.clone(), keys, before, first)
+            })
+        });
+        let Some((id, keys, before, first)) = heard.flatten() else { return true };
+        self.events.extend(keys.into_iter().map(|key| Event::Doomed { key, doom: first.clone() }));
+        let Some(first) = first else { return true };
+        if first.is_news(before.as_ref()) {
+            self.notice(Notice::Announced { id, doom: first.clone() });
+        }
+        self.drain(seq, Reason::Doomed { why: first.to_string() }, now);
+        true
     }
 
     fn boot(&mut self, seq: Seq, now: Now) {
@@ -351,6 +399,7 @@ impl Core {
     /// Tells the owners of its slots that an instance went unasked.
     fn lose(&mut self, seq: Seq, now: Now) {
         let Some(instance) = self.fleet.get(seq) else { return };
+        let announced = instance.dooms.first().map(|doom| LostCause::Doomed { why: doom.to_string() });
         let (cause, asked_to_go) = match &instance.phase {
             Phase::Draining { reason: Reason::Doomed { why }, .. } => {
                 (LostCause::Doomed { why: why.clone() }, true)
@@ -365,6 +414,8 @@ impl Core {
                 (LostCause::UnexpectedlyRemoved, false)
             }
         };
+        let asked_to_go = asked_to_go || announced.is_some();
+        let cause = announced.unwrap_or(cause);
         let never_ready = matches!(instance.phase, Phase::Creating { .. } | Phase::Booting { .. });
         let was_usable =
             matches!(instance.phase, Phase::Ready { .. } | Phase::Suspect { .. }) || instance.is_busy();

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use connect_info::ConnectInfo;
 use fleeting::GroupError;
-use taskscaler_core::{ClaimKey, InstanceId, Slot};
+use taskscaler_core::{ClaimKey, Doom, InstanceId, Slot};
 use tokio::sync::watch;
 
-use crate::shared::Shared;
+use crate::shared::{Ears, Shared};
 
 /// One slot somewhere, not yet bound to an instance. Dropping it gives the slot back.
 #[must_use = "a reservation that is dropped is given back"]
@@ -22,7 +22,7 @@ pub struct Reservation {
 pub struct Acquisition {
     pub(crate) claim: Claim,
     pub(crate) slot: Slot,
-    pub(crate) lost: watch::Receiver<Option<LostCause>>,
+    pub(crate) ears: Ears,
 }
 
 /// Why an instance was lost under a job.
@@ -103,7 +103,7 @@ impl Acquisition {
 
     /// Completes when the instance is lost.
     pub async fn lost(&self) -> LostCause {
-        let mut lost = self.lost.clone();
+        let mut lost = self.ears.lost.clone();
         match lost.wait_for(Option::is_some).await.map(|cause| cause.clone()) {
             Ok(Some(cause)) => cause,
             // The sender lives as long as the claim, so nothing is known to be wrong.
@@ -114,7 +114,14 @@ impl Acquisition {
     /// The cause, if the instance is lost already.
     #[must_use]
     pub fn lost_now(&self) -> Option<LostCause> {
-        self.lost.borrow().clone()
+        self.ears.lost.borrow().clone()
+    }
+
+    /// What is announced about the end of the instance, as it changes; `None` while nothing is, or when it is called off. The
+    /// job decides what to make of it: the slot is its own as long as the instance is there.
+    #[must_use]
+    pub fn doom(&self) -> watch::Receiver<Option<Doom>> {
+        self.ears.doom.clone()
     }
 
     /// Gives an instance that could not be used back and keeps the claim, to wait for a slot of another one.

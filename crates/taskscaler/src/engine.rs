@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use status::{Kind as MomentKind, Scaling, words};
 use taskscaler_core::{Core, Deletion, Failure, FailureKind, Health, InstanceId, NoCapacity, Plan, Report};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
@@ -19,6 +19,7 @@ use crate::observe::{CallKind, CallOutcome, ProviderCall};
 use crate::provider::{self, Answer, Call, Kind};
 use crate::shared::{Grant, Shared};
 use crate::voice::{Voice, moments, note};
+use crate::watching::{Watcher, Word, in_core};
 use crate::{AcquireError, Acquisition, MemoryStore, Reservation, Settings, StoreError};
 
 /// Time for the provider to prepare itself (GitLab Runner gives the construction of a scaler a minute).
@@ -77,14 +78,15 @@ impl Taskscaler {
         config.group_max_size = Some(info.max_size);
         settings.observer.configured(&config);
         let core = Core::new(config, ledger, settings.clock.now());
-        let shared = Arc::new(Shared::new(core, Arc::clone(&group), &settings));
+        let (watcher, words) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared::new(core, Arc::clone(&group), &settings, watcher));
         let lease = Leasing::new(settings.lease.as_ref(), &*group);
         tracing::info!(runner = %settings.runner, group = %info.id, provider = %info.provider,
             max_size = info.max_size, "instance group ready");
         let delete_at_stop = watch::Sender::new(false);
         let info = Arc::new(info);
         let runner = Arc::clone(&settings.runner);
-        let engine = Engine {
+        let mut engine = Engine {
             shared: Arc::clone(&shared),
             group,
             settings,
@@ -100,6 +102,13 @@ impl Taskscaler {
             voice: Voice::new(runner, shared.clock, Arc::clone(&shared.diary)),
             lease,
         };
+        let watcher = Watcher::new(
+            Arc::clone(&shared),
+            Arc::clone(&engine.settings.ready),
+            Arc::clone(&engine.settings.runner),
+            words,
+        );
+        engine.background.spawn(watcher.run());
         let engine = tokio::spawn(engine.run());
         Ok(Self { shared, info, engine: Arc::new(tokio::sync::Mutex::new(Some(engine))), delete_at_stop })
     }
@@ -143,8 +152,8 @@ impl Taskscaler {
                 }
             }
         };
-        let lost = self.shared.watch_loss(&claim.key);
-        Ok(Acquisition { claim, slot, lost })
+        let ears = self.shared.listen(&claim.key, &slot.instance);
+        Ok(Acquisition { claim, slot, ears })
     }
 
     /// Changes whenever a refused reservation may succeed. The value has no meaning.
@@ -396,6 +405,8 @@ impl Engine {
                     listing.iter().map(|line| line.id.as_str()).collect();
                 for id in self.shared.retain_connect_infos(|id| listed.contains(id.as_str())) {
                     self.settings.ready.forget(&fleeting::InstanceId::from(id.as_str()));
+                    // Without a watcher the scaler has ended.
+                    let _ = self.shared.watcher.send(Word::Gone(id));
                 }
                 self.shared.capacity_changed();
             }
@@ -582,7 +593,7 @@ fn seen(line: &fleeting::Seen) -> taskscaler_core::Seen {
             fleeting::InstanceState::Deleted => taskscaler_core::SeenState::Deleted,
             fleeting::InstanceState::Timeout => taskscaler_core::SeenState::Timeout,
         },
-        doomed: line.doomed.clone(),
+        doomed: line.doomed.clone().map(in_core),
     }
 }
 

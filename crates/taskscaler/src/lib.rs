@@ -34,6 +34,7 @@ mod settings;
 mod shared;
 mod store;
 mod voice;
+mod watching;
 
 pub use claims::{AcquireError, Acquisition, LostCause, Reservation};
 pub use clock::Clock;
@@ -44,4 +45,4 @@ pub use ready::{Always, ReadyUp};
 pub use settings::Settings;
 pub use store::{LedgerStore, MemoryStore, StoreError};
 pub use taskscaler_core as core;
-pub use taskscaler_core::{InstanceLine, NoCapacity, Report, go_duration};
+pub use taskscaler_core::{Doom, DoomKind, InstanceLine, NoCapacity, Report, go_duration};

@@ -1,8 +1,10 @@
 //! What has to be true of an instance before a job goes there.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use connect_info::ConnectInfo;
-use fleeting::{HeartbeatError, InstanceId};
+use fleeting::{HeartbeatError, InstanceId, Reach};
 
 /// Makes instances ready, and notices when they no longer are. The executor implements it.
 #[async_trait]
@@ -21,6 +23,12 @@ pub trait ReadyUp: Send + Sync + 'static {
     async fn probe(&self, instance: &InstanceId) -> Result<(), HeartbeatError> {
         let _ = instance;
         Ok(())
+    }
+
+    /// What reaches what the instance can reach, over the connection that is open to it; none without one. Must be quick.
+    fn reach(&self, instance: &InstanceId) -> Option<Arc<dyn Reach>> {
+        let _ = instance;
+        None
     }
 
     /// The instance is gone or going: let go of what is kept for it.

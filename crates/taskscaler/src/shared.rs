@@ -7,13 +7,14 @@ use std::time::{Duration, SystemTime};
 use connect_info::ConnectInfo;
 use fleeting::{GroupError, InstanceGroup, with_causes};
 use status::Diary;
-use taskscaler_core::{ClaimKey, Core, Event, InstanceId, LedgerChanges, NoCapacity, Report, Slot};
-use tokio::sync::{Notify, oneshot, watch};
+use taskscaler_core::{ClaimKey, Core, Doom, Event, InstanceId, LedgerChanges, NoCapacity, Report, Slot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::observe::{CallKind, CallOutcome, ClaimOperation, ProviderCall};
 use crate::provider;
+use crate::watching::Word;
 use crate::{Clock, LedgerStore, LostCause, ScalerObserver, Settings};
 
 /// Credentials that expire sooner than this are fetched anew.
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     key_prefix: Arc<str>,
     connect_timeout: Duration,
     pub(crate) observer: Arc<dyn ScalerObserver>,
+    /// Asks instances with jobs what is announced for them.
+    pub(crate) watcher: mpsc::UnboundedSender<Word>,
     /// Whose the group is, for people; empty where groups are not marked.
     pub(crate) lease: Mutex<String>,
     /// What happened lately, for people.
@@ -45,8 +48,20 @@ pub(crate) struct Inner {
     /// What the store failed to keep.
     unsaved: Option<LedgerChanges>,
     waiting: BTreeMap<ClaimKey, oneshot::Sender<Slot>>,
-    lost: BTreeMap<ClaimKey, watch::Sender<Option<LostCause>>>,
+    held: BTreeMap<ClaimKey, Held>,
     keys: KeyMaker,
+}
+
+/// What the owner of a slot hears of its instance.
+struct Held {
+    lost: watch::Sender<Option<LostCause>>,
+    doom: watch::Sender<Option<Doom>>,
+}
+
+/// Where the owner of a slot hears of its instance.
+pub(crate) struct Ears {
+    pub(crate) lost: watch::Receiver<Option<LostCause>>,
+    pub(crate) doom: watch::Receiver<Option<Doom>>,
 }
 
 /// Instances that vanished in this round, to ask the provider for their fate.
@@ -62,7 +77,12 @@ struct KeyMaker {
 }
 
 impl Shared {
-    pub(crate) fn new(core: Core, group: Arc<dyn InstanceGroup>, settings: &Settings) -> Self {
+    pub(crate) fn new(
+        core: Core,
+        group: Arc<dyn InstanceGroup>,
+        settings: &Settings,
+        watcher: mpsc::UnboundedSender<Word>,
+    ) -> Self {
         Self {
             clock: settings.clock,
             group,
@@ -75,13 +95,14 @@ impl Shared {
                 store: Arc::clone(&settings.store),
                 unsaved: None,
                 waiting: BTreeMap::new(),
-                lost: BTreeMap::new(),
+                held: BTreeMap::new(),
                 keys: KeyMaker { state: settings.seed },
             }),
             connect_infos: Mutex::new(BTreeMap::new()),
             key_prefix: Arc::clone(&settings.key_prefix),
             connect_timeout: settings.connector.timeout(),
             observer: Arc::clone(&settings.observer),
+            watcher,
             lease: Mutex::default(),
             diary: Arc::default(),
         }
@@ -125,20 +146,26 @@ impl Shared {
         Ok(grant)
     }
 
-    /// Registers interest in the loss of an acquired slot. Until it is released or requeued, the claim counts as acquired.
-    pub(crate) fn watch_loss(&self, key: &ClaimKey) -> watch::Receiver<Option<LostCause>> {
-        let sender = watch::Sender::new(None);
-        let receiver = sender.subscribe();
-        self.lock().lost.insert(key.clone(), sender);
+    /// Registers interest in what becomes of an acquired slot's instance. Until it is released or requeued, the claim counts as
+    /// acquired.
+    pub(crate) fn listen(&self, key: &ClaimKey, instance: &InstanceId) -> Ears {
+        let mut inner = self.lock();
+        let doom = watch::Sender::new(inner.core.doom(instance).cloned());
+        let held = Held { lost: watch::Sender::new(None), doom };
+        let ears = Ears { lost: held.lost.subscribe(), doom: held.doom.subscribe() };
+        inner.held.insert(key.clone(), held);
+        drop(inner);
         self.observer.claimed(ClaimOperation::Acquire);
-        receiver
+        // Without a watcher the scaler has ended.
+        let _ = self.watcher.send(Word::Occupied(instance.clone()));
+        ears
     }
 
     pub(crate) fn release(&self, key: &ClaimKey) {
         let now = self.clock.now();
         let mut inner = self.lock();
         inner.waiting.remove(key);
-        let acquired = inner.lost.remove(key).is_some();
+        let acquired = inner.held.remove(key).is_some();
         inner.core.release(key, now);
         drop(inner);
         self.observer.claimed(if acquired { ClaimOperation::Release } else { ClaimOperation::Unreserve });
@@ -150,7 +177,7 @@ impl Shared {
     pub(crate) fn requeue(&self, key: &ClaimKey, id: &InstanceId, why: &str) {
         let now = self.clock.now();
         let mut inner = self.lock();
-        inner.lost.remove(key);
+        inner.held.remove(key);
         inner.core.condemn(id, why.to_owned(), now);
         inner.core.requeue(key, now);
         drop(inner);
@@ -179,6 +206,12 @@ impl Shared {
                         inner.core.release(&key, self.clock.now());
                     }
                 }
+                Event::Doomed { key, doom } => {
+                    // Whoever has not taken the slot yet is told when it is.
+                    if let Some(held) = inner.held.get(&key) {
+                        held.doom.send_replace(doom);
+                    }
+                }
                 Event::Lost { key, slot, cause } => {
                     lost.push(LostClaim { key, slot, cause: cause.to_string() });
                 }
@@ -195,8 +228,8 @@ impl Shared {
             Some(fate) => format!("{} ({fate})", claim.cause),
             None => claim.cause,
         };
-        if let Some(sender) = self.lock().lost.get(&claim.key) {
-            sender.send_replace(Some(LostCause { instance: claim.slot.instance, why }));
+        if let Some(held) = self.lock().held.get(&claim.key) {
+            held.lost.send_replace(Some(LostCause { instance: claim.slot.instance, why }));
         }
     }
 

@@ -113,6 +113,10 @@ impl Voice {
             Notice::Marked { id, reason } => {
                 tracing::info!(%runner, instance = %id, %reason, "instance marked for removal");
             }
+            Notice::Announced { id, doom } => {
+                let at = doom.at.map(|at| at.to_rfc3339());
+                tracing::warn!(%runner, instance = %id, kind = %doom.kind, at, why = doom.why, "the end of an instance is announced");
+            }
             Notice::UnexpectedlyRemoved { id, used, slots } => {
                 let slots: Vec<String> = slots.iter().map(|(slot, key)| format!("{slot}:{key}")).collect();
                 tracing::error!(%runner, instance = %id, used, slots = slots.join(","), subsystem = "taskscaler",
@@ -165,6 +169,9 @@ fn line(notice: &Notice) -> Option<(Kind, String)> {
             (Kind::Instance, format!("{id} is ready, {} after it was first seen", seconds(after)))
         }
         Notice::Marked { id, reason } => (Kind::Decision, format!("removing {id}: {reason}")),
+        Notice::Announced { id, doom } => {
+            (Kind::Instance, format!("the cloud announces the end of {id}: {doom}"))
+        }
         Notice::UnexpectedlyRemoved { id, used, slots } => (
             Kind::Error,
             format!("{id} was removed by somebody else after {used} jobs, {} of them running", slots.len()),

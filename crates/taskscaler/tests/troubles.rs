@@ -39,6 +39,7 @@ impl Heard {
             | Notice::Running { .. }
             | Notice::Ready { .. }
             | Notice::Marked { .. }
+            | Notice::Announced { .. }
             | Notice::UnexpectedlyRemoved { .. }
             | Notice::Deleted { .. }
             | Notice::RequestsLost { .. }

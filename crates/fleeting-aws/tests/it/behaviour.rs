@@ -1,9 +1,11 @@
 //! Growing, shrinking and seeing, in a cloud that does not always cooperate.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_mock::{ErrorAnswer, Fault, GroupOptions, Options};
-use fleeting::{ConnectorSettings, GroupError, HeartbeatError, InstanceGroup, InstanceId, InstanceState};
+use fleeting::{
+    ConnectorSettings, DoomKind, GroupError, HeartbeatError, InstanceGroup, InstanceId, InstanceState,
+};
 
 use crate::common::{Cloud, running, until};
 
@@ -212,7 +214,13 @@ async fn a_spot_interruption_dooms_the_instance_and_is_its_fate() {
     cloud.aws.interrupt(ids[0].as_str());
     let listing = group.update().await.unwrap();
     let doomed = |id: &InstanceId| listing.iter().find(|line| line.id == *id).unwrap().doomed.clone();
-    assert!(doomed(&ids[0]).unwrap().contains("spot interruption notice"), "{listing:?}");
+    let doom = doomed(&ids[0]).unwrap();
+    assert_eq!(
+        (doom.kind, doom.why.as_str()),
+        (DoomKind::Interruption, "spot interruption notice (marked-for-termination)")
+    );
+    let left = doom.at.unwrap().duration_since(SystemTime::now()).unwrap();
+    assert!(left > Duration::from_secs(60) && left <= Duration::from_secs(120), "two minutes: {left:?}");
     assert_eq!(doomed(&ids[1]), None);
     cloud.aws.terminate(
         ids[0].as_str(),
@@ -231,8 +239,13 @@ async fn scheduled_maintenance_dooms_the_instance() {
     let ids = running(&group, 1).await;
     cloud.aws.schedule_event(ids[0].as_str(), "instance-retirement");
     let listing = group.update().await.unwrap();
-    let why = listing[0].doomed.clone().unwrap();
-    assert!(why.starts_with("AWS has scheduled instance-retirement not before 2026-12-01"), "{why}");
+    let doom = listing[0].doomed.clone().unwrap();
+    assert_eq!(
+        (doom.kind, doom.why.as_str()),
+        (DoomKind::Maintenance, "AWS has scheduled instance-retirement")
+    );
+    let days = doom.at.unwrap().duration_since(SystemTime::now()).unwrap().as_secs() / 86_400;
+    assert!((8..=10).contains(&days), "{days}");
 }
 
 #[tokio::test]
@@ -246,7 +259,7 @@ async fn a_member_that_a_hook_holds_is_doomed_and_not_gone() {
     let listing = until(&group, "the other zone's", |listing| listing.len() == 2).await;
     let held = listing.iter().find(|line| line.id == ids[0]).unwrap();
     assert_eq!(held.state, InstanceState::Running);
-    assert!(held.doomed.as_ref().unwrap().contains("lifecycle hook"), "{held:?}");
+    assert!(held.doomed.as_ref().unwrap().why.contains("lifecycle hook"), "{held:?}");
     assert_eq!(group.heartbeat(&ids[0]).await, Ok(()));
     let fate = group.fate(&ids[0]).await.unwrap();
     assert!(fate.contains("AZRebalance"), "{fate}");
@@ -277,7 +290,7 @@ async fn health_is_told_without_a_call() {
     let ids = running(&group, 1).await;
     cloud.aws.make_unhealthy(ids[0].as_str());
     let listing = group.update().await.unwrap();
-    assert!(listing[0].doomed.as_ref().unwrap().contains("unhealthy"), "{listing:?}");
+    assert!(listing[0].doomed.as_ref().unwrap().why.contains("unhealthy"), "{listing:?}");
     let before = cloud.aws.calls();
     assert!(matches!(group.heartbeat(&ids[0]).await, Err(HeartbeatError::Unhealthy(_))));
     assert!(matches!(group.heartbeat(&"i-0".into()).await, Err(HeartbeatError::Unhealthy(_))));

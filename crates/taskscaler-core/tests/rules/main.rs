@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use drover_taskscaler_core::{
-    Acquire, ClaimKey, Config, Core, Event, Failure, FailureKind, Fate, Health, InstanceId, Keep, Ledger,
-    LostCause, NoCapacity, Notice, Now, Origin, PhaseName, Plan, Policy, Reason, Seen, SeenState, Slot,
-    UnknownClaim, Why,
+    Acquire, ClaimKey, Config, Core, Doom, DoomKind, Event, Failure, FailureKind, Fate, Health, InstanceId,
+    Keep, Ledger, LostCause, NoCapacity, Notice, Now, Origin, PhaseName, Plan, Policy, Reason, Seen,
+    SeenState, Slot, UnknownClaim, Why,
 };
 
 mod claims;
@@ -112,7 +112,7 @@ impl Rig {
         let granted: BTreeSet<ClaimKey> = std::iter::from_fn(|| self.core.poll_event())
             .map(|event| match event {
                 Event::Granted { key, .. } => key,
-                Event::Lost { key, .. } => panic!("{key} is lost"),
+                Event::Doomed { key, .. } | Event::Lost { key, .. } => panic!("{key} is lost"),
             })
             .collect();
         assert_eq!(granted, names.iter().copied().map(key).collect());

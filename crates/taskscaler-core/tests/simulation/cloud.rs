@@ -110,7 +110,7 @@ impl World {
             (1, Some(id)) => self.set(&id, SeenState::Deleting),
             (2, Some(id)) => {
                 if let Some(machine) = self.cloud.get_mut(&id) {
-                    machine.doomed = Some("spot notice".to_owned());
+                    machine.doomed = Some(Doom::new(DoomKind::Interruption, "spot notice"));
                 }
             }
             (3, Some(id)) if self.cloud[&id].state == SeenState::Creating => {

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use drover_taskscaler_core::{
-    Acquire, ClaimKey, Config, Core, Event, Failure, FailureKind, Health, InstanceId, Ledger, LedgerChanges,
-    NoCapacity, Notice, Now, Origin, PhaseName, Plan, Policy, Reason, Report, ScaleThrottle, Seen, SeenState,
-    Slot, Why,
+    Acquire, ClaimKey, Config, Core, Doom, DoomKind, Event, Failure, FailureKind, Health, InstanceId, Ledger,
+    LedgerChanges, NoCapacity, Notice, Now, Origin, PhaseName, Plan, Policy, Reason, Report, ScaleThrottle,
+    Seen, SeenState, Slot, Why,
 };
 
 mod cloud;
@@ -83,7 +83,7 @@ impl Random {
 #[derive(Debug, Clone)]
 struct Machine {
     state: SeenState,
-    doomed: Option<String>,
+    doomed: Option<Doom>,
     /// What ran here, over all managers.
     uses: u32,
     /// A manager took it into use without a record of what had run here, which isolation allows.

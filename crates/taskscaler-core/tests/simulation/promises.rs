@@ -93,6 +93,9 @@ impl World {
                         machine.adopted |= origin == Origin::Preexisted && machine.uses > 0;
                     }
                 }
+                Notice::Announced { id, .. } => {
+                    self.open.remove(&id);
+                }
                 Notice::Running { .. } | Notice::PolicySwitched { .. } => {}
             }
         }
@@ -104,6 +107,9 @@ impl World {
                 Event::Granted { key, slot } => {
                     assert_eq!(self.pending.pop_front().as_ref(), Some(&key), "first come, first served");
                     self.granted(key, slot);
+                }
+                Event::Doomed { key, .. } => {
+                    assert!(self.held.contains_key(&key), "only who runs there hears")
                 }
                 Event::Lost { key, slot, .. } => {
                     assert_eq!(self.held.remove(&key), Some(slot), "only what was held is lost");

@@ -245,6 +245,26 @@ impl Context {
         self.runner.helper = helper;
     }
 
+    /// A variable of the place that the job got, for the scripts that are made from here on. It wins over the job's own.
+    pub fn set_variable(&mut self, key: &str, value: &str) {
+        self.job.variables.push(job_payload::Variable {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            public: true,
+            raw: true,
+            ..job_payload::Variable::default()
+        });
+        self.prelude = Prelude::default();
+        self.variables = variables::assemble(
+            &self.job,
+            &self.runner,
+            &self.placement,
+            &self.flags,
+            &self.paths,
+            self.status.as_str(),
+        );
+    }
+
     /// `CI_JOB_STATUS` for the scripts that are made from here on.
     pub fn set_status(&mut self, status: JobStatus) {
         if self.status == status {

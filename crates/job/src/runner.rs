@@ -56,6 +56,8 @@ pub struct RunnerFacts {
     pub feature_flags: BTreeMap<String, bool>,
     /// `CI_DEBUG_TRACE` has no effect.
     pub debug_trace_disabled: bool,
+    /// Lines `::add-mask::<word>` of the job's output make words secret (`proxy_exec`).
+    pub proxy_exec: bool,
     /// `GIT_CLONE_PATH` is allowed.
     pub custom_build_dir: bool,
     /// Delete git configuration and hooks that an earlier job may have left.
@@ -206,6 +208,7 @@ impl RunnerFacts {
             post_build_script: String::new(),
             feature_flags: BTreeMap::new(),
             debug_trace_disabled: false,
+            proxy_exec: false,
             custom_build_dir: false,
             clean_git_config: true,
             safe_directory_checkout: false,

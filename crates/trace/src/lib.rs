@@ -38,6 +38,7 @@ mod api;
 mod gitlab;
 mod log;
 mod options;
+mod secrets;
 mod spool;
 mod upload;
 

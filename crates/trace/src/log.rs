@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use job::log::{
-    Channel, LineKind, LogStream, SizeLimit, Source, Timestamper, runner_line, section_end, section_start,
+    Announcements, Channel, LineKind, LogStream, Piece, SizeLimit, Source, Timestamper, runner_line,
+    section_end, section_start,
 };
 use tokio::sync::watch;
 
+use crate::secrets::Secrets;
 use crate::spool::{Spool, Summary};
 use crate::{LogOptions, SpoolError};
 
@@ -24,15 +26,25 @@ pub struct JobLog(Arc<Shared>);
 /// One stream of a log. The stream ends with [`finish`](Self::finish) or when the writer is dropped.
 pub struct LogWriter {
     log: Arc<Shared>,
-    stream: LogStream,
+    lane: Lane,
+    /// None where nothing can be announced.
+    announcements: Option<Announcements>,
     finished: bool,
+}
+
+/// One stream on its way, and the secrets that it knows.
+pub(crate) struct Lane {
+    pub(crate) stream: LogStream,
+    /// [`Secrets::generation`] of what it searches for.
+    pub(crate) knows: u64,
 }
 
 struct Shared {
     options: LogOptions,
     spool: Mutex<Spool>,
+    secrets: Secrets,
     /// The runner's own lines, stream 00.
-    runner: Mutex<LogStream>,
+    runner: Mutex<Lane>,
     written: watch::Sender<u64>,
 }
 
@@ -61,9 +73,11 @@ impl JobLog {
     pub fn new(options: LogOptions) -> Self {
         let limit = SizeLimit::from_output_limit(options.output_limit);
         let spool = Spool::new(options.job, options.directory.clone(), options.memory, limit);
-        let runner = stream(&options, RUNNER_STREAM, Channel::Out);
+        let secrets = Secrets::new(options.masks.clone());
+        let runner = lane(&options, &secrets, RUNNER_STREAM, Channel::Out);
         Self(Arc::new(Shared {
             options,
+            secrets,
             spool: Mutex::new(spool),
             runner: Mutex::new(runner),
             written: watch::Sender::new(0),
@@ -137,8 +151,10 @@ impl JobLog {
 
     /// A stream of any number.
     fn writer(&self, number: u8, channel: Channel) -> LogWriter {
-        let stream = stream(&self.0.options, number, channel);
-        LogWriter { log: Arc::clone(&self.0), stream, finished: false }
+        let lane = lane(&self.0.options, &self.0.secrets, number, channel);
+        let announces = self.0.options.announced_masks && number == JOB_STREAM;
+        let announcements = announces.then(Announcements::default);
+        LogWriter { log: Arc::clone(&self.0), lane, announcements, finished: false }
     }
 
     /// The log is whole: what is written from here on is swallowed.
@@ -167,10 +183,7 @@ impl JobLog {
     }
 
     fn runner_write(&self, fill: impl FnOnce(&mut Vec<u8>)) {
-        let mut text = Vec::with_capacity(160);
-        fill(&mut text);
-        let mut runner = self.0.runner.lock().unwrap_or_else(PoisonError::into_inner);
-        self.0.write(&mut runner, Source::Runner, &text);
+        self.0.runner_write(fill);
     }
 }
 
@@ -189,7 +202,11 @@ impl LogWriter {
     /// Takes bytes as they come from the process, in pieces of any size. The log keeps what it can; see
     /// [`Observer::spool_failed`](crate::Observer::spool_failed).
     pub fn write(&mut self, bytes: &[u8]) {
-        self.log.write(&mut self.stream, Source::Job, bytes);
+        let Self { log, lane, announcements, .. } = self;
+        match announcements {
+            None => log.write(lane, Source::Job, bytes),
+            Some(announcements) => announcements.push(bytes, &mut |piece| log.take(lane, piece)),
+        }
     }
 
     /// The stream ends: what was held back goes out.
@@ -199,7 +216,11 @@ impl LogWriter {
 
     fn end(&mut self) {
         if !std::mem::replace(&mut self.finished, true) {
-            self.log.finish(&mut self.stream, Source::Job);
+            let Self { log, lane, announcements, .. } = self;
+            if let Some(announcements) = announcements {
+                announcements.finish(&mut |piece| log.take(lane, piece));
+            }
+            log.finish(lane, Source::Job);
         }
     }
 }
@@ -235,21 +256,41 @@ impl Shared {
         self.spool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, stream: &mut LogStream, source: Source, bytes: &[u8]) {
+    fn take(&self, lane: &mut Lane, piece: Piece<'_>) {
+        match piece {
+            Piece::Text(text) => self.write(lane, Source::Job, text),
+            Piece::Word(word) => {
+                if let Err(warning) = self.secrets.announce(word) {
+                    self.runner_write(|out| runner_line(LineKind::Warning, warning, out));
+                }
+            }
+        }
+    }
+
+    fn runner_write(&self, fill: impl FnOnce(&mut Vec<u8>)) {
+        let mut text = Vec::with_capacity(160);
+        fill(&mut text);
+        let mut runner = self.runner.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write(&mut runner, Source::Runner, &text);
+    }
+
+    fn write(&self, lane: &mut Lane, source: Source, bytes: &[u8]) {
         let now = (self.options.clock)();
+        self.secrets.tell(lane);
         with_buffer(|buffer| {
             for piece in bytes.chunks(PIECE) {
                 buffer.clear();
-                stream.push(now, piece, buffer);
+                lane.stream.push(now, piece, buffer);
                 self.append(source, buffer);
             }
         });
     }
 
-    fn finish(&self, stream: &mut LogStream, source: Source) {
+    fn finish(&self, lane: &mut Lane, source: Source) {
+        self.secrets.tell(lane);
         with_buffer(|buffer| {
             buffer.clear();
-            stream.finish((self.options.clock)(), buffer);
+            lane.stream.finish((self.options.clock)(), buffer);
             self.append(source, buffer);
         });
     }
@@ -276,8 +317,10 @@ impl Shared {
     }
 }
 
-fn stream(options: &LogOptions, number: u8, channel: Channel) -> LogStream {
-    LogStream::new(options.masks.masker(), options.timestamps.then(|| Timestamper::new(number, channel)))
+fn lane(options: &LogOptions, secrets: &Secrets, number: u8, channel: Channel) -> Lane {
+    let (masks, knows) = secrets.all();
+    let stamper = options.timestamps.then(|| Timestamper::new(number, channel));
+    Lane { stream: LogStream::new(masks.masker(), stamper), knows }
 }
 
 fn with_buffer(work: impl FnOnce(&mut Vec<u8>)) {
@@ -324,6 +367,31 @@ mod tests {
             log.contents().unwrap(),
             format!("{T} 00O \x1b[31;1mERROR: cannot log in with [MASKED]\x1b[0;m\n")
         );
+    }
+
+    #[test]
+    fn announced_words_are_masked_everywhere_from_then_on() {
+        let log = JobLog::new(LogOptions { announced_masks: true, timestamps: false, ..options() });
+        let (mut out, mut err) = (log.stdout(), log.stderr());
+        err.write(b"magic\n");
+        out.write(b"magic\n::add-mask::magic\nmagic s3cr3t\n::add-");
+        err.write(b"magic\n");
+        out.write(b"mask::word\n");
+        log.service(0, Channel::Out).write(b"word\n");
+        log.line(LineKind::Plain, "magic word");
+        log.stdout().write(b"word\n");
+        drop((out, err));
+        assert_eq!(
+            log.contents().unwrap(),
+            "magic\nmagic\n[MASKED] [MASKED]\n[MASKED]\n[MASKED]\n\x1b[0K[MASKED] [MASKED]\x1b[0;m\n[MASKED]\n"
+        );
+    }
+
+    #[test]
+    fn without_leave_nothing_is_announced() {
+        let log = JobLog::new(LogOptions { timestamps: false, ..options() });
+        log.stdout().write(b"::add-mask::magic\nmagic\n");
+        assert_eq!(log.contents().unwrap(), "::add-mask::magic\nmagic\n");
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct LogOptions {
     pub job: u64,
     /// What is secret.
     pub masks: CompiledMasks,
+    /// Whether lines `::add-mask::<word>` of the job's output make words secret (`proxy_exec`).
+    pub announced_masks: bool,
     /// Whether lines carry time and stream number (`FF_TIMESTAMPS`).
     pub timestamps: bool,
     /// Most bytes of the log in KiB (`output_limit`); 0 is 4 MiB.
@@ -95,6 +97,7 @@ impl Default for LogOptions {
         Self {
             job: 0,
             masks: CompiledMasks::new(&MaskRules::default()),
+            announced_masks: false,
             timestamps: true,
             output_limit: 0,
             directory: std::env::temp_dir(),

@@ -72,6 +72,11 @@ impl Needles {
         Some(Self { search: Search::new(&sorted), sorted: sorted.into(), first_byte, longest })
     }
 
+    /// All of them, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.sorted.iter().map(|needle| &**needle)
+    }
+
     /// Start of the longest end of the text, at or after `from`, that is a needle's beginning but not yet the needle.
     fn waiting(&self, text: &[u8], from: usize) -> usize {
         let earliest = from.max(text.len().saturating_sub(self.longest - 1));

@@ -123,6 +123,14 @@ impl CompiledMasks {
         }
     }
 
+    /// The same with more phrases.
+    #[must_use]
+    pub fn with_phrases<'a>(&self, more: impl IntoIterator<Item = &'a str>) -> Self {
+        let known = self.phrases.iter().flat_map(|needles| needles.iter());
+        let more = more.into_iter().map(|phrase| phrase.trim().as_bytes());
+        Self { phrases: Needles::new(known.chain(more)).map(Arc::new), ..self.clone() }
+    }
+
     /// A masker for one stream.
     #[must_use]
     pub fn masker(&self) -> Masker {
@@ -159,6 +167,12 @@ impl Masker {
     /// The stream ends: what is held back is shown, masked where it is a whole secret.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         self.finish_to(&mut |shown: &[u8]| out.extend_from_slice(shown));
+    }
+
+    /// Searches for other phrases from here on. What is held back is searched for them, too.
+    pub(super) fn adopt(&mut self, masks: &CompiledMasks) {
+        let held = self.phrases.take().map(|stage| stage.held).unwrap_or_default();
+        self.phrases = masks.phrases.clone().map(|find| Stage { held, ..Stage::new(find, OnHit::Replace) });
     }
 
     pub(super) fn push_to(&mut self, bytes: &[u8], shown: &mut impl FnMut(&[u8])) {

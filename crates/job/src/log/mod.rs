@@ -27,6 +27,7 @@
 //! Like GitLab Runner each stream is masked on its own: a secret of which one part goes to stdout and the other to
 //! stderr is not found. Values that a program re-encodes (base64, URL escapes) are not found either.
 
+mod announced;
 mod find;
 mod limit;
 mod lines;
@@ -35,6 +36,7 @@ mod stream;
 mod timestamp;
 mod utf8;
 
+pub use announced::{Announcements, Piece};
 pub use limit::{Admission, SizeLimit, Source};
 pub use lines::{LineKind, runner_line, section_end, section_start};
 pub use mask::{CompiledMasks, DEFAULT_TOKEN_PREFIXES, MASK, MaskRules, Masker};

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Masker, Timestamper, Utf8Repair};
+use super::{CompiledMasks, Masker, Timestamper, Utf8Repair};
 
 /// Masks, repairs and stamps one stream. Bytes are copied once, into the output, unless a write ends inside a secret or
 /// inside a line.
@@ -20,6 +20,12 @@ impl LogStream {
     #[must_use]
     pub fn new(masker: Masker, stamper: Option<Timestamper>) -> Self {
         Self { masker, repair: Utf8Repair::default(), stamper }
+    }
+
+    /// Masks other phrases from here on; for words that are announced while the job runs. They may only become more: what is held
+    /// back for the old ones has to be held back for the new ones.
+    pub fn adopt(&mut self, masks: &CompiledMasks) {
+        self.masker.adopt(masks);
     }
 
     /// Takes one write and appends to `out` what the log gets: valid UTF-8, at most about the length of the write, the

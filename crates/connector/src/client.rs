@@ -91,6 +91,20 @@ impl Client {
         Ok(Tunnel::new(self.sessions.clone(), lane))
     }
 
+    /// Starts a command whose standard input and output are a byte stream. Shutting the stream down ends the input; standard error
+    /// is dropped. It holds one of the sessions that the server allows.
+    ///
+    /// # Errors
+    /// As [`exec`](Self::exec). A refusal to run the command ends the stream.
+    pub async fn pipe(&self, command: &str) -> Result<Tunnel, ConnectionError> {
+        let lane = self.sessions.session().await?;
+        lane.occupy();
+        if lane.writer.exec(true, command).await.is_err() {
+            return Err(lane.over().await);
+        }
+        Ok(Tunnel::new(self.sessions.clone(), lane))
+    }
+
     /// Opens a tunnel to a TCP port as the instance sees it (`direct-tcpip`).
     ///
     /// # Errors

@@ -379,6 +379,16 @@ impl Runner {
         })
     }
 
+    /// The same for the services of a job in containers: `service_slot_cgroup_template`, or else the slot's own cgroup.
+    #[must_use]
+    pub fn service_slot_cgroup(&self, slot: u32) -> Option<String> {
+        let template = self.docker.as_ref().and_then(|docker| docker.service_slot_cgroup_template.as_deref());
+        match template {
+            Some(template) if self.use_slot_cgroups => Some(expand_slot(template, slot)),
+            Some(_) | None => self.slot_cgroup(slot),
+        }
+    }
+
     /// What the file says about a feature flag.
     #[must_use]
     pub fn feature_flag(&self, name: &str) -> Option<bool> {

@@ -19,6 +19,7 @@ use taskscaler_core::Zone;
 
 use crate::caches::EntryCaches;
 use crate::dispatch::RunnerLimits;
+use crate::limits;
 use crate::providers::Providers;
 use crate::watch::RunnerWatch;
 
@@ -84,7 +85,7 @@ impl Working {
     ) -> Result<Self, EntryError> {
         let token = entry.token().ok_or(EntryError::NoToken)?.clone();
         let client = client(&entry, global, around, watch)?;
-        let executor = executor(&entry, around, watch).await?;
+        let executor = executor(&entry, global, around, watch).await?;
         let info = RunnerInfo::new(InfoFields {
             executor: executor.kind().to_owned(),
             shell: entry.shell().as_str().to_owned(),
@@ -213,16 +214,24 @@ fn features(executor: &dyn Executor, around: &Surroundings) -> Features {
 
 async fn executor(
     entry: &Runner,
+    global: &Config,
     around: &Surroundings,
     watch: &RunnerWatch,
 ) -> Result<Arc<dyn Executor>, EntryError> {
     match entry.executor() {
         Some(ExecutorName::Instance) => {
-            Ok(Arc::new(InstanceExecutor::start(entry, instance_parts(entry, around, watch)?).await?))
+            let instances = instance_parts(entry, around, watch)?;
+            let group = Arc::clone(&instances.group);
+            let executor = InstanceExecutor::start(entry, instances).await?;
+            limits::say(entry, global, group.max_size());
+            Ok(Arc::new(executor))
         }
         Some(ExecutorName::DockerAutoscaler) => {
             let instances = instance_parts(entry, around, watch)?;
-            Ok(Arc::new(DockerAutoscaler::start(entry, instances, docker_parts(around)).await?))
+            let group = Arc::clone(&instances.group);
+            let executor = DockerAutoscaler::start(entry, instances, docker_parts(around)).await?;
+            limits::say(entry, global, group.max_size());
+            Ok(Arc::new(executor))
         }
         Some(ExecutorName::Docker) => Ok(Arc::new(DockerExecutor::start(entry, docker_parts(around))?)),
         Some(
@@ -278,6 +287,7 @@ fn container_facts(entry: &Runner, facts: &mut RunnerFacts) {
     facts.isolation = Isolation::Disposable;
     facts.temp_access = TempAccess::Everyone;
     facts.helper = Helper { command: "gitlab-runner-helper".to_owned(), is_drover: false };
+    facts.proxy_exec = entry.proxy_exec.unwrap_or(false);
     facts.custom_build_dir = entry.custom_build_dir().unwrap_or(true);
     facts.safe_directory_checkout = entry.safe_directory_checkout.unwrap_or(true);
 }

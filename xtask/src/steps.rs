@@ -78,6 +78,8 @@ fn timed(task: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
     Ok(())
 }
 
+/// What other platforms need is looked at too, so it is fetched first: building here has not done that.
+///
 /// The advisory database is a git repository that many build machines cannot reach, so it is not asked here.
 fn deny() -> Result<()> {
     let tools = Path::new("target/tools");
@@ -96,6 +98,7 @@ fn deny() -> Result<()> {
         }
         local.to_str().context("the path of the target folder is not UTF-8")?
     };
+    program(env!("CARGO"), &["fetch", "--locked", "--quiet"], &[])?;
     program(deny, &["--offline", "check", "bans", "licenses", "sources"], &[])
 }
 

@@ -287,7 +287,6 @@ fn container_facts(entry: &Runner, facts: &mut RunnerFacts) {
     facts.isolation = Isolation::Disposable;
     facts.temp_access = TempAccess::Everyone;
     facts.helper = Helper { command: "gitlab-runner-helper".to_owned(), is_drover: false };
-    facts.proxy_exec = entry.proxy_exec.unwrap_or(false);
     facts.custom_build_dir = entry.custom_build_dir().unwrap_or(true);
     facts.safe_directory_checkout = entry.safe_directory_checkout.unwrap_or(true);
 }
@@ -318,6 +317,7 @@ fn facts(entry: &Runner, executor: &str, identity: &Identity, token: &SecretStri
     facts.post_build_script = text(&entry.post_build_script);
     facts.feature_flags.clone_from(&entry.feature_flags);
     facts.debug_trace_disabled = entry.debug_trace_disabled;
+    facts.proxy_exec = entry.proxy_exec.unwrap_or(false);
     facts.custom_build_dir = entry.custom_build_dir().unwrap_or(false);
     facts.clean_git_config = entry.clean_git_config.unwrap_or(true);
     facts.safe_directory_checkout = entry.safe_directory_checkout.unwrap_or(false);

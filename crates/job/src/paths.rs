@@ -126,20 +126,13 @@ pub(crate) fn unique_name(job: &Job, runner: &RunnerFacts, placement: &Placement
     ))
 }
 
-/// Name of the project's volumes: the same for later jobs in the same place.
+/// Name of the project's volumes: the same for later jobs in the same place, and the one that GitLab Runner gives them, so that
+/// they are found after a move from there.
 pub(crate) fn volume_name(job: &Job, runner: &RunnerFacts, placement: &Placement) -> String {
-    let mut hash = Sha256::new();
-    for part in [
-        runner.token.expose(),
-        &runner.system_id,
-        &job.job_info.project_id.to_string(),
-        &placement.concurrent_project_id.to_string(),
-    ] {
-        hash.update(part);
-        hash.update("|");
-    }
-    let digest = hex::encode(hash.finalize());
-    format!("runner-{}", &digest[..32])
+    let place =
+        format!("-{}-{}-{}", runner.system_id, job.job_info.project_id, placement.concurrent_project_id);
+    let digest = Sha256::new().chain_update(runner.token.expose()).chain_update(place).finalize();
+    format!("runner-{}", &hex::encode(digest)[..32])
 }
 
 /// Lower case, `[a-z0-9-]` only, at most 63 characters, no dash at the ends.

@@ -323,7 +323,8 @@ fn names_are_fit_for_networks_containers_and_volumes() {
     assert_eq!(context.variables().get("CI_BUILD_NETWORK_NAME").unwrap(), "runner-ab3-77-4-48213");
     assert_eq!(context.unique_name(), "runner-ab3-project-77-concurrent-4");
     let volume = context.volume_name();
-    assert_eq!(volume.len(), "runner-".len() + 32);
+    // `printf glrt-x-s_1-77-4 | sha256sum | cut -c1-32`, as GitLab Runner names them.
+    assert_eq!(volume, "runner-3dc9344b0baf5ee937ded9b92b7db97c");
     let other = Placement { concurrent_project_id: 5, ..Placement::default() };
     assert_ne!(Context::new(&with_variables(&[]), &runner, &other).unwrap().volume_name(), volume);
 }

@@ -1,6 +1,8 @@
 //! What is wrong, or will go wrong, with credentials, permissions and the settings of a group.
 
-use aws_sdk_autoscaling::types::{AutoScalingGroup, Tag};
+use std::time::Duration;
+
+use aws_sdk_autoscaling::types::{AutoScalingGroup, InstanceRefresh, LifecycleHook, Tag};
 use aws_sdk_ec2::error::ProvideErrorMetadata as _;
 use fleeting::{Finding, GroupError, Severity};
 
@@ -8,7 +10,11 @@ use crate::clients::Clients;
 use crate::config::AwsConfig;
 use crate::error::classify;
 use crate::keys::Login;
+use crate::settings::of_settings;
 use crate::state::number;
+
+/// The scaler gives up an instance that is not in service by then (its `creation_timeout`).
+const CREATION_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// A name that no instance has.
 const NOBODY: &str = "i-00000000000000000";
@@ -69,120 +75,6 @@ pub(crate) async fn all(clients: &Clients, config: &AwsConfig, drifts: u64) -> V
     findings.extend(permissions(clients, &group, &config.name).await);
     findings.extend(of_settings(&group));
     findings.extend(others(clients, &config.name, drifts).await);
-    findings
-}
-
-/// What the settings of a group lead to.
-pub(crate) fn of_settings(group: &AutoScalingGroup) -> Vec<Finding> {
-    let name = group.auto_scaling_group_name().unwrap_or_default();
-    let update = |rest: &str| {
-        format!("aws autoscaling update-auto-scaling-group --auto-scaling-group-name {name} {rest}")
-    };
-    let warning =
-        |check: &str, what: String| Finding::new(Severity::Warning, format!("aws/group/{check}"), what);
-    let notice =
-        |check: &str, what: String| Finding::new(Severity::Notice, format!("aws/group/{check}"), what);
-    let mut findings = Vec::new();
-
-    if group.new_instances_protected_from_scale_in() != Some(true) {
-        findings.push(
-            warning(
-                "scale-in-protection",
-                format!("new instances of `{name}` are not protected from scale-in"),
-            )
-            .leads_to("AWS may end instances that run jobs whenever it lowers the group's size")
-            .repair(update("--new-instances-protected-from-scale-in")),
-        );
-    }
-    let suspended = |process: &str| {
-        group.suspended_processes().iter().any(|suspended| suspended.process_name() == Some(process))
-    };
-    if group.availability_zones().len() > 1 && !suspended("AZRebalance") {
-        findings.push(
-            warning("az-rebalance", format!("the process AZRebalance of `{name}` is not suspended"))
-                .leads_to("AWS ends instances that run jobs to spread the group over its zones")
-                .repair(format!(
-                    "aws autoscaling suspend-processes --auto-scaling-group-name {name} --scaling-processes AZRebalance"
-                )),
-        );
-    }
-    for process in ["Launch", "Terminate"] {
-        if suspended(process) {
-            findings.push(
-                Finding::new(
-                    Severity::Error,
-                    format!("aws/group/{}-suspended", process.to_lowercase()),
-                    format!("the process {process} of `{name}` is suspended"),
-                )
-                .leads_to(if process == "Launch" { "no instance is ever started" } else { "no instance is ever ended" })
-                .repair(format!(
-                    "aws autoscaling resume-processes --auto-scaling-group-name {name} --scaling-processes {process}"
-                )),
-            );
-        }
-    }
-    if group.capacity_rebalance() == Some(true) {
-        findings.push(
-            warning("capacity-rebalance", format!("capacity rebalancing of `{name}` is on"))
-                .leads_to("AWS ends spot instances that run jobs as soon as it sees a risk of interruption")
-                .repair(update("--no-capacity-rebalance")),
-        );
-    }
-    let (min, max) = (number(group.min_size()), number(group.max_size()));
-    if max == 0 {
-        findings.push(
-            Finding::new(Severity::Error, "aws/group/max-size", format!("the max size of `{name}` is 0"))
-                .leads_to("no instance is ever started")
-                .repair(update("--max-size 10   # at least max_instances")),
-        );
-    }
-    if min > 0 {
-        findings.push(
-            warning("min-size", format!("the min size of `{name}` is {min}"))
-                .leads_to(format!(
-                    "the last {min} instances cannot be ended: used up ones stay, and cost money"
-                ))
-                .repair(update("--min-size 0")),
-        );
-    }
-    if let Some(lifetime) = group.max_instance_lifetime().filter(|seconds| *seconds > 0) {
-        findings.push(
-            warning("max-instance-lifetime", format!("`{name}` replaces instances after {lifetime} s"))
-                .leads_to("AWS ends instances at that age, also when they run jobs")
-                .repair(update("--max-instance-lifetime 0")),
-        );
-    }
-    if group.warm_pool_configuration().is_some() {
-        findings.push(
-            notice("warm-pool", format!("`{name}` has a warm pool"))
-                .leads_to("its instances start faster; those that wait in it cost money and are not counted")
-                .repair(format!("aws autoscaling delete-warm-pool --auto-scaling-group-name {name}")),
-        );
-    }
-    if let Some(mixed) = group.mixed_instances_policy() {
-        let on_demand = mixed
-            .instances_distribution()
-            .and_then(|spread| spread.on_demand_percentage_above_base_capacity())
-            .unwrap_or(100);
-        if on_demand < 100 {
-            findings.push(
-                notice("spot", format!("`{name}` starts {} % spot instances", 100 - on_demand)).leads_to(
-                    "AWS may take them with two minutes' notice; their jobs then fail and can be retried",
-                ),
-            );
-        }
-        if group.instances().iter().any(|instance| instance.weighted_capacity().is_some()) {
-            findings.push(
-                warning("weights", format!("instance types of `{name}` have weights"))
-                    .leads_to(
-                        "the desired capacity does not count instances, so too few or too many are started",
-                    )
-                    .repair(
-                        "remove WeightedCapacity from the overrides of the group's mixed instances policy",
-                    ),
-            );
-        }
-    }
     findings
 }
 
@@ -280,58 +172,46 @@ async fn permissions(clients: &Clients, group: &AutoScalingGroup, name: &str) ->
 /// Others who steer the same group.
 async fn others(clients: &Clients, name: &str, drifts: u64) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if let Ok(answer) = clients.autoscaling.describe_policies().auto_scaling_group_name(name).send().await {
-        for policy in answer.scaling_policies().iter().filter_map(|policy| policy.policy_name()) {
-            findings.push(
-                Finding::new(
-                    Severity::Warning,
-                    "aws/group/scaling-policy",
-                    format!("the scaling policy `{policy}` changes the size of `{name}` too"),
-                )
-                .leads_to("two scalers work against each other: instances come and go for no job")
-                .repair(format!(
-                    "aws autoscaling delete-policy --auto-scaling-group-name {name} --policy-name {policy}"
-                )),
-            );
+    let blind = |action: &'static str, error: GroupError, unseen: &str| {
+        Finding::new(Severity::Notice, format!("aws/permission/{action}"), error.to_string())
+            .leads_to(format!("{unseen} are not seen here"))
+    };
+    match clients.autoscaling.describe_policies().auto_scaling_group_name(name).send().await {
+        Ok(answer) => {
+            let policies = answer.scaling_policies().iter().filter_map(|policy| policy.policy_name());
+            findings.extend(policies.map(|policy| scaling_policy(name, policy)));
+        }
+        Err(error) => {
+            const ACTION: &str = "autoscaling:DescribePolicies";
+            findings.push(blind(ACTION, classify(ACTION, &error), "scaling policies"));
         }
     }
-    if let Ok(answer) =
-        clients.autoscaling.describe_scheduled_actions().auto_scaling_group_name(name).send().await
-    {
-        for action in answer.scheduled_update_group_actions().iter().filter_map(|a| a.scheduled_action_name())
-        {
-            findings.push(
-                Finding::new(
-                    Severity::Warning,
-                    "aws/group/scheduled-action",
-                    format!("the scheduled action `{action}` changes the size of `{name}` too"),
-                )
-                .leads_to("instances come and go for no job")
-                .repair(format!(
-                    "aws autoscaling delete-scheduled-action --auto-scaling-group-name {name} --scheduled-action-name \
-                     {action}"
-                )),
-            );
+    match clients.autoscaling.describe_scheduled_actions().auto_scaling_group_name(name).send().await {
+        Ok(answer) => {
+            let actions =
+                answer.scheduled_update_group_actions().iter().filter_map(|a| a.scheduled_action_name());
+            findings.extend(actions.map(|action| scheduled_action(name, action)));
+        }
+        Err(error) => {
+            const ACTION: &str = "autoscaling:DescribeScheduledActions";
+            findings.push(blind(ACTION, classify(ACTION, &error), "scheduled actions"));
         }
     }
-    if let Ok(answer) =
-        clients.autoscaling.describe_lifecycle_hooks().auto_scaling_group_name(name).send().await
-    {
-        for hook in answer.lifecycle_hooks() {
-            let transition = hook.lifecycle_transition().unwrap_or_default();
-            let (hook, seconds) =
-                (hook.lifecycle_hook_name().unwrap_or_default(), number(hook.heartbeat_timeout()));
-            findings.push(
-                Finding::new(
-                    Severity::Notice,
-                    "aws/group/lifecycle-hook",
-                    format!("the lifecycle hook `{hook}` holds instances of `{name}` at {transition}"),
-                )
-                .leads_to(format!("each is held for up to {seconds} s, unless something completes the hook"))
-                .repair(format!(
-                    "aws autoscaling delete-lifecycle-hook --auto-scaling-group-name {name} --lifecycle-hook-name {hook}"
-                )),
-            );
+    match clients.autoscaling.describe_lifecycle_hooks().auto_scaling_group_name(name).send().await {
+        Ok(answer) => findings.extend(answer.lifecycle_hooks().iter().map(|hook| lifecycle_hook(name, hook))),
+        Err(error) => {
+            const ACTION: &str = "autoscaling:DescribeLifecycleHooks";
+            findings.push(blind(ACTION, classify(ACTION, &error), "lifecycle hooks"));
+        }
+    }
+    match clients.autoscaling.describe_instance_refreshes().auto_scaling_group_name(name).send().await {
+        Ok(answer) => {
+            let open = answer.instance_refreshes().iter().filter(|refresh| is_open(refresh));
+            findings.extend(open.map(|refresh| instance_refresh(name, refresh)));
+        }
+        Err(error) => {
+            const ACTION: &str = "autoscaling:DescribeInstanceRefreshes";
+            findings.push(blind(ACTION, classify(ACTION, &error), "instance refreshes"));
         }
     }
     if drifts > 0 {
@@ -348,6 +228,80 @@ async fn others(clients: &Clients, name: &str, drifts: u64) -> Vec<Finding> {
         );
     }
     findings
+}
+
+fn scaling_policy(name: &str, policy: &str) -> Finding {
+    Finding::new(
+        Severity::Warning,
+        "aws/group/scaling-policy",
+        format!("the scaling policy `{policy}` changes the size of `{name}` too"),
+    )
+    .leads_to("two scalers work against each other: instances come and go for no job")
+    .repair(format!("aws autoscaling delete-policy --auto-scaling-group-name {name} --policy-name {policy}"))
+}
+
+fn scheduled_action(name: &str, action: &str) -> Finding {
+    Finding::new(
+        Severity::Warning,
+        "aws/group/scheduled-action",
+        format!("the scheduled action `{action}` changes the size of `{name}` too"),
+    )
+    .leads_to("instances come and go for no job")
+    .repair(format!(
+        "aws autoscaling delete-scheduled-action --auto-scaling-group-name {name} --scheduled-action-name {action}"
+    ))
+}
+
+fn lifecycle_hook(name: &str, hook: &LifecycleHook) -> Finding {
+    let transition = hook.lifecycle_transition().unwrap_or_default();
+    let (title, seconds) = (hook.lifecycle_hook_name().unwrap_or_default(), number(hook.heartbeat_timeout()));
+    let launching = transition.ends_with("LAUNCHING");
+    let severity = if launching && u64::from(seconds) >= CREATION_TIMEOUT.as_secs() {
+        Severity::Warning
+    } else {
+        Severity::Notice
+    };
+    let held = format!("each is held for up to {seconds} s, unless something completes the hook");
+    let leads_to = match (launching, hook.default_result()) {
+        (true, Some("CONTINUE")) => format!("{held}; it takes jobs only then"),
+        (true, _) => {
+            format!("{held}; what nobody completes is then ended, and another one started (ABANDON)")
+        }
+        (false, _) => {
+            format!(
+                "{held}; meanwhile it counts against `max_instances`, and a job on it goes on if AWS ended it"
+            )
+        }
+    };
+    Finding::new(
+        severity,
+        "aws/group/lifecycle-hook",
+        format!("the lifecycle hook `{title}` holds instances of `{name}` at {transition}"),
+    )
+    .leads_to(leads_to)
+    .repair(format!(
+        "aws autoscaling delete-lifecycle-hook --auto-scaling-group-name {name} --lifecycle-hook-name {title}"
+    ))
+}
+
+fn is_open(refresh: &InstanceRefresh) -> bool {
+    let status = refresh.status().map_or("", |status| status.as_str());
+    // Open are Pending, Baking, InProgress, Cancelling, RollbackInProgress, and what AWS may add.
+    !matches!(status, "" | "Successful" | "Failed" | "Cancelled" | "RollbackSuccessful" | "RollbackFailed")
+}
+
+fn instance_refresh(name: &str, refresh: &InstanceRefresh) -> Finding {
+    let status = refresh.status().map_or("", |status| status.as_str());
+    Finding::new(
+        Severity::Warning,
+        "aws/group/instance-refresh",
+        format!("an instance refresh of `{name}` is under way ({status})"),
+    )
+    .leads_to("AWS replaces instances that run jobs, or waits for their protection to end and never finishes")
+    .repair(format!(
+        "aws autoscaling cancel-instance-refresh --auto-scaling-group-name {name}   # a new launch template version needs \
+         none: new instances have it"
+    ))
 }
 
 /// Whether an action is allowed, by the error that it ended with.
@@ -384,59 +338,5 @@ fn consequence(action: &str) -> &'static str {
         "ec2:DescribeSpotInstanceRequests" => "spot interruptions are noticed only when the instance is gone",
         "ec2-instance-connect:SendSSHPublicKey" => "one can log in only with key_path, or a password",
         _ => "the group cannot be used",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use aws_sdk_autoscaling::types::{
-        Instance, InstancesDistribution, MixedInstancesPolicy, SuspendedProcess,
-    };
-
-    use super::*;
-
-    fn checks(group: &AutoScalingGroup) -> Vec<(String, Severity)> {
-        of_settings(group).into_iter().map(|finding| (finding.check, finding.severity)).collect()
-    }
-
-    #[test]
-    fn spot_instances_are_worth_knowing_and_weights_are_a_mistake() {
-        let rebalance = SuspendedProcess::builder().process_name("AZRebalance").build();
-        let spread = InstancesDistribution::builder().on_demand_percentage_above_base_capacity(20).build();
-        let group = AutoScalingGroup::builder()
-            .auto_scaling_group_name("build")
-            .max_size(5)
-            .new_instances_protected_from_scale_in(true)
-            .suspended_processes(rebalance)
-            .availability_zones("a")
-            .availability_zones("b")
-            .mixed_instances_policy(MixedInstancesPolicy::builder().instances_distribution(spread).build())
-            .instances(Instance::builder().instance_id("i-1").weighted_capacity("2").build())
-            .build();
-        assert_eq!(
-            checks(&group),
-            [
-                ("aws/group/spot".to_owned(), Severity::Notice),
-                ("aws/group/weights".to_owned(), Severity::Warning)
-            ]
-        );
-    }
-
-    #[test]
-    fn one_zone_needs_no_suspended_rebalancing_and_a_maximum_of_none_is_an_error() {
-        let group = AutoScalingGroup::builder()
-            .auto_scaling_group_name("build")
-            .max_size(0)
-            .max_instance_lifetime(86_400)
-            .new_instances_protected_from_scale_in(true)
-            .availability_zones("a")
-            .build();
-        assert_eq!(
-            checks(&group),
-            [
-                ("aws/group/max-size".to_owned(), Severity::Error),
-                ("aws/group/max-instance-lifetime".to_owned(), Severity::Warning)
-            ]
-        );
     }
 }

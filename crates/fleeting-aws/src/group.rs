@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use aws_sdk_autoscaling::types::{AutoScalingGroup, ScalingActivityStatusCode};
+use fleeting::lease::GroupLease;
 use fleeting::{
     Changed, ConnectInfo, ConnectorSettings, Finding, GroupError, GroupInfo, HeartbeatError, InstanceGroup,
-    InstanceId, InstanceState, Os, Seen, Watch,
+    InstanceId, InstanceState, Os, Seen, Severity, Watch,
 };
-use fleeting::lease::GroupLease;
 use futures_util::StreamExt as _;
 use serde_json::Value;
 use tokio::sync::OnceCell;
@@ -22,7 +22,8 @@ use crate::connect::{Pusher, addressed, windows_password};
 use crate::diagnose;
 use crate::error::{classify, launch_failure};
 use crate::keys::Login;
-use crate::lifecycle::standing;
+use crate::lifecycle::{is_warm, standing};
+use crate::settings::{of_settings, unusable};
 use crate::state::{Details, State, desired, number};
 
 /// Terminations under way at once. AWS has no call for several.
@@ -125,6 +126,27 @@ impl AwsGroup {
         }
         let seen = state.listed(&group, now);
         Ok((group, seen, reading.base))
+    }
+
+    /// Says what of the group's settings will go wrong, once for as long as it stays so.
+    fn say_settings(&self, group: &AutoScalingGroup) {
+        let findings = of_settings(group).into_iter();
+        let bad: Vec<Finding> = findings.filter(|finding| finding.severity >= Severity::Warning).collect();
+        let said = {
+            let mut state = self.state();
+            let bad = bad.iter().map(|finding| finding.check.clone()).collect();
+            std::mem::replace(&mut state.said, bad)
+        };
+        for finding in bad.iter().filter(|finding| !said.contains(&finding.check)) {
+            tracing::warn!(
+                group = self.name(),
+                check = finding.check,
+                leads_to = finding.leads_to,
+                repair = finding.repair,
+                "{}",
+                finding.what
+            );
+        }
     }
 
     /// Learns addresses and systems of members that run, all in one call.
@@ -231,6 +253,9 @@ impl AwsGroup {
             Ok(looked) => looked,
             Err(error) => return Changed::partly(0, error),
         };
+        if let Some(error) = unusable(&group) {
+            return Changed::partly(0, error);
+        }
         if let Err(taken) = self.state().mark.check() {
             return Changed::partly(0, taken);
         }
@@ -342,21 +367,15 @@ impl InstanceGroup for AwsGroup {
             };
             let _ = self.pusher.set(Arc::new(Pusher::new(clients.clone(), Arc::new(login))));
         }
-        for finding in diagnose::of_settings(&group) {
-            if finding.severity >= fleeting::Severity::Warning {
-                tracing::warn!(
-                    group = self.name(),
-                    check = finding.check,
-                    leads_to = finding.leads_to,
-                    repair = finding.repair,
-                    "{}",
-                    finding.what
-                );
-            }
+        if let Some(error) = unusable(&group) {
+            return Err(error);
         }
+        self.say_settings(&group);
+        let max_size = number(group.max_size());
+        self.state().max_size = Some(max_size);
         Ok(GroupInfo {
             id: format!("aws/{}/{}", clients.region, self.name()),
-            max_size: number(group.max_size()),
+            max_size,
             provider: concat!("aws ", env!("CARGO_PKG_VERSION")).to_owned(),
             has_heartbeat: true,
         })
@@ -364,7 +383,8 @@ impl InstanceGroup for AwsGroup {
 
     async fn update(&self) -> Result<Vec<Seen>, GroupError> {
         let clients = self.clients().await?;
-        let (_, mut seen, _) = self.look().await?;
+        let (group, mut seen, _) = self.look().await?;
+        self.say_settings(&group);
         if let Err(error) = self.learn(clients, &seen).await {
             tracing::debug!(group = self.name(), %error, "details of new instances are asked for again later");
         }
@@ -411,8 +431,10 @@ impl InstanceGroup for AwsGroup {
                 let member = state.members.as_ref().and_then(|members| members.get(id));
                 match member {
                     Some(member) => {
-                        let ending = member.lifecycle.as_str().starts_with("Terminat");
-                        if ending || state.ordered.contains(id) {
+                        let lifecycle = member.lifecycle.as_str();
+                        // One that went to the warm pool is out of the group's capacity, and not the scaler's to end.
+                        let out = lifecycle.starts_with("Terminat") || is_warm(&member.lifecycle);
+                        if out || state.ordered.contains(id) {
                             accepted[index] = true;
                         } else {
                             to_end.push((index, id.clone()));

@@ -50,10 +50,11 @@ mod lease;
 mod lifecycle;
 mod metadata;
 mod policy;
+mod settings;
 mod size;
 mod state;
 
 pub use config::AwsConfig;
 pub use group::{AwsGroup, Intervals};
-pub use policy::{CALLS, Call, Need, Scope, policy};
 pub use metadata::MetadataEndpoint;
+pub use policy::{CALLS, Call, Need, Scope, policy};

@@ -23,7 +23,7 @@ pub(crate) fn standing(lifecycle: &LifecycleState, health: &str, ordered: bool) 
     match lifecycle.as_str() {
         "Detached" | "Standby" | "Terminating:Retained" => None,
         // Members of a warm pool are no capacity, and the group ends them by itself.
-        warm if warm.starts_with("Warmed:") => None,
+        _ if is_warm(lifecycle) => None,
         "InService" if ordered => plain(InstanceState::Deleting),
         "InService" if health.eq_ignore_ascii_case("unhealthy") => {
             doomed("the group holds it for unhealthy and will replace it")
@@ -41,6 +41,11 @@ pub(crate) fn standing(lifecycle: &LifecycleState, health: &str, ordered: bool) 
         // Pending, Pending:*, root volumes being replaced, and states that AWS may add.
         _ => plain(InstanceState::Creating),
     }
+}
+
+/// In the warm pool, on the way there, or ended from there.
+pub(crate) fn is_warm(lifecycle: &LifecycleState) -> bool {
+    lifecycle.as_str().starts_with("Warmed:")
 }
 
 #[cfg(test)]
@@ -62,6 +67,9 @@ mod tests {
     #[test_case("EnteringStandby", "Healthy", Some((InstanceState::Running, true)))]
     #[test_case("Standby", "Healthy", None)]
     #[test_case("Warmed:Stopped", "Healthy", None)]
+    #[test_case("Warmed:Running", "Healthy", None; "a warm one that runs is none")]
+    #[test_case("Warmed:Pending:Wait", "Healthy", None)]
+    #[test_case("Warmed:Terminating", "Healthy", None)]
     #[test_case("SomethingNew", "Healthy", Some((InstanceState::Creating, false)))]
     fn states(lifecycle: &str, health: &str, expected: Option<(InstanceState, bool)>) {
         let seen = standing(&LifecycleState::from(lifecycle), health, false);

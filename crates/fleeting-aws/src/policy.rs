@@ -40,7 +40,7 @@ pub struct Call {
 }
 
 /// Every call that this crate makes.
-pub const CALLS: [Call; 15] = [
+pub const CALLS: [Call; 16] = [
     call(
         "autoscaling:DescribeAutoScalingGroups",
         Scope::Everything,
@@ -99,6 +99,12 @@ pub const CALLS: [Call; 15] = [
         Scope::Everything,
         Need::Doctor,
         "lifecycle hooks that hold instances",
+    ),
+    call(
+        "autoscaling:DescribeInstanceRefreshes",
+        Scope::Everything,
+        Need::Doctor,
+        "instance refreshes that replace instances",
     ),
     call("sts:GetCallerIdentity", Scope::Nothing, Need::Doctor, "whose credentials these are"),
 ];

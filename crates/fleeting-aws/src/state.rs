@@ -4,11 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use aws_sdk_autoscaling::types::{AutoScalingGroup, LifecycleState};
-use fleeting::{Doom, GroupError, InstanceId, Os, Seen};
+use fleeting::{Doom, DoomKind, GroupError, InstanceId, Os, Seen};
 
 use crate::lease::Mark;
-use crate::lifecycle::standing;
+use crate::lifecycle::{is_warm, standing};
 use crate::size::Size;
+
+/// Why an instance that was ended before gets no job.
+const RETURNED: &str =
+    "it was ended before, and the group's warm pool has given it back (instance reuse policy)";
 
 /// Names of instances that are gone, kept so that ending one again is accepted.
 const REMEMBERED: usize = 4096;
@@ -21,6 +25,10 @@ pub(crate) struct State {
     pub(crate) max_size: Option<u32>,
     /// The last listing; `None` before the first.
     pub(crate) members: Option<BTreeMap<InstanceId, Member>>,
+    /// Checks of the settings that are said to go wrong.
+    pub(crate) said: BTreeSet<String>,
+    /// Members whose end this process has asked for, and which the group has put into its warm pool.
+    returned: BTreeSet<InstanceId>,
     /// Members whose end this process has asked for.
     pub(crate) ordered: BTreeSet<InstanceId>,
     /// Every member ever listed, oldest first.
@@ -104,6 +112,14 @@ impl State {
             self.known.remove(&oldest);
         }
         self.ordered.retain(|id| members.contains_key(id));
+        for (id, _) in members.iter().filter(|(_, member)| is_warm(&member.lifecycle)) {
+            // It may come again with the same name, another address, and what its jobs left there.
+            if self.ordered.remove(id) {
+                self.returned.insert(id.clone());
+            }
+            self.details.remove(id);
+        }
+        self.returned.retain(|id| members.contains_key(id));
         self.details.retain(|id, _| members.contains_key(id));
         let live = members.values().filter(|member| is_live(&member.lifecycle)).count();
         if u32::try_from(live).unwrap_or(u32::MAX) >= desired(group) {
@@ -115,7 +131,9 @@ impl State {
         for (id, member) in &members {
             let ordered = self.ordered.contains(id);
             let Some(standing) = standing(&member.lifecycle, &member.health, ordered) else { continue };
-            let doomed = self.announced(id).cloned().or(standing.doomed);
+            let returned = || Doom::new(DoomKind::Ending, RETURNED);
+            let returned = self.returned.contains(id).then(returned);
+            let doomed = self.announced(id).cloned().or(returned).or(standing.doomed);
             seen.push(Seen { id: id.clone(), state: standing.state, doomed });
         }
         self.members = Some(members);

@@ -43,6 +43,9 @@ async fn settings_that_break_autoscaling_are_found_with_their_repair() {
         group.capacity_rebalance = true;
         group.warm_pool = Some(aws_mock::WarmPool::of(1));
         group.policies = vec!["cpu-70".to_owned()];
+        group.health_check = "ELB".to_owned();
+        group.refresh = Some("InProgress".to_owned());
+        group.launching_hook = Some(std::time::Duration::from_secs(3600));
         group.terminating_hook = Some(std::time::Duration::from_secs(90));
     });
     let findings = cloud.named("build").diagnose().await;
@@ -58,7 +61,9 @@ async fn settings_that_break_autoscaling_are_found_with_their_repair() {
             Severity::Warning,
             "delete-policy --auto-scaling-group-name build --policy-name cpu-70",
         ),
-        ("aws/group/lifecycle-hook", Severity::Notice, "delete-lifecycle-hook"),
+        ("aws/group/lifecycle-hook", Severity::Warning, "--lifecycle-hook-name launching"),
+        ("aws/group/health-check", Severity::Warning, "--health-check-type EC2"),
+        ("aws/group/instance-refresh", Severity::Warning, "cancel-instance-refresh"),
     ] {
         let finding = find(&findings, check);
         assert_eq!(finding.severity, severity, "{finding:?}");
@@ -70,7 +75,9 @@ async fn settings_that_break_autoscaling_are_found_with_their_repair() {
 #[tokio::test]
 async fn each_missing_permission_is_found() {
     let cloud = Cloud::new(Options::default()).await;
-    for action in ["SetDesiredCapacity", "DescribeInstances", "DescribeScalingActivities"] {
+    for action in
+        ["SetDesiredCapacity", "DescribeInstances", "DescribeScalingActivities", "DescribeInstanceRefreshes"]
+    {
         cloud.aws.fail(action, Fault::AccessDenied, None);
     }
     let findings = cloud.named("build").diagnose().await;
@@ -79,6 +86,11 @@ async fn each_missing_permission_is_found() {
     assert_eq!(severity("ec2:DescribeInstances"), Severity::Error);
     assert_eq!(severity("autoscaling:DescribeScalingActivities"), Severity::Warning);
     assert_eq!(severity("ec2:DescribeInstanceStatus"), Severity::Good);
+    let unseen = find(&findings, "aws/permission/autoscaling:DescribeInstanceRefreshes");
+    assert_eq!(
+        (unseen.severity, unseen.leads_to.as_str()),
+        (Severity::Notice, "instance refreshes are not seen here")
+    );
     let finding = find(&findings, "aws/permission/autoscaling:SetDesiredCapacity");
     assert!(finding.repair.contains("\"Action\": \"autoscaling:SetDesiredCapacity\""), "{finding:?}");
 }

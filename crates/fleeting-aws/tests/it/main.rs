@@ -7,4 +7,5 @@ mod common;
 mod conformance;
 mod connect;
 mod doctor;
+mod kinds;
 mod watch;

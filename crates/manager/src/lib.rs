@@ -25,6 +25,7 @@ mod diagnose;
 mod dispatch;
 mod dry_run;
 mod events;
+mod limits;
 mod manager;
 mod numbers;
 mod providers;

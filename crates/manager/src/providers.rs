@@ -31,6 +31,21 @@ pub trait Providers: Send + Sync + 'static {
     fn group(&self, name: &str, config: &Value) -> Result<Arc<dyn InstanceGroup>, GroupError>;
 }
 
+/// What makes the group of a plugin hold so many instances.
+pub(crate) fn resize(plugin: &str, config: &Value, size: u32) -> String {
+    let lower = "or lower max_instances";
+    match plugin {
+        "aws" => {
+            let name = config.get("name").and_then(Value::as_str).unwrap_or("NAME");
+            format!(
+                "aws autoscaling update-auto-scaling-group --auto-scaling-group-name {name} --max-size {size}   # {lower}"
+            )
+        }
+        "static" => format!("add machines to [runners.autoscaler.plugin_config.instances]   # {lower}"),
+        _ => format!("set max_size = {size} in [runners.autoscaler.plugin_config]   # {lower}"),
+    }
+}
+
 /// The providers that are built in.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BuiltIn;

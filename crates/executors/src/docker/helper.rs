@@ -85,6 +85,7 @@ impl HelperImage {
         engine: &Engine,
         config: &DockerConfig,
         base: &Path,
+        context: &job::Context,
         images: &Images<'_>,
         log: &JobLog,
     ) -> Result<Self, PrepareError> {
@@ -105,7 +106,7 @@ impl HelperImage {
         let configured = config.helper_image_archive.as_deref().filter(|path| !path.is_empty());
         let archive = match configured {
             Some(path) => Some(base.join(path)),
-            None => find(facts),
+            None => find(&facts.arch, &folders()),
         };
         if let Some(archive) = archive {
             log.line(
@@ -114,7 +115,9 @@ impl HelperImage {
             );
             return import(engine, facts, name, &archive).await.map(|()| Self::Own(name.clone()));
         }
-        let published = published(config, facts);
+        let flavor = config.helper_image_flavor.as_deref().unwrap_or_default();
+        let flavor = context.variables().expand(flavor);
+        let published = published(&flavor, &facts.arch, context.runner().shell == job::Shell::Pwsh);
         log.line(LineKind::Plain, format_args!("Using helper image: {published}"));
         match images.get_by(&published, PullPolicy::IfNotPresent).await {
             Ok(image) => Ok(Self::Configured(image.id().to_owned())),
@@ -129,13 +132,18 @@ impl HelperImage {
     }
 }
 
-/// An archive for the engine's processor, beside the program or where packages put it.
-fn find(facts: &EngineFacts) -> Option<PathBuf> {
+/// Where archives are looked for: beside the program, and where packages put them.
+fn folders() -> Vec<PathBuf> {
     let beside = std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned));
-    let folders = beside.into_iter().flat_map(|folder| [folder.join("helper-images"), folder]);
+    let beside = beside.into_iter().flat_map(|folder| [folder.join("helper-images"), folder]);
+    beside.chain(FOLDERS.iter().map(PathBuf::from)).collect()
+}
+
+/// The first archive for a processor.
+fn find(arch: &str, folders: &[PathBuf]) -> Option<PathBuf> {
     folders
-        .chain(FOLDERS.iter().map(PathBuf::from))
-        .flat_map(|folder| ENDINGS.map(|ending| folder.join(format!("{REPOSITORY}-{}.{ending}", facts.arch))))
+        .iter()
+        .flat_map(|folder| ENDINGS.map(|ending| folder.join(format!("{REPOSITORY}-{arch}.{ending}"))))
         .find(|path| path.is_file())
 }
 
@@ -170,17 +178,50 @@ async fn import(
     Ok(())
 }
 
-/// Name of GitLab Runner's image for an engine.
-fn published(config: &DockerConfig, facts: &EngineFacts) -> String {
-    let arch = match facts.arch.as_str() {
+/// Name of GitLab Runner's image for an engine with this processor, in Go's words.
+fn published(flavor: &str, arch: &str, pwsh: bool) -> String {
+    let arch = match arch {
         "amd64" => "x86_64",
         "armv6l" | "armv7l" => "arm",
         "aarch64" => "arm64",
         other => other,
     };
-    let flavor = match config.helper_image_flavor.as_deref().unwrap_or_default() {
+    let flavor = match flavor {
         "" | "alpine" => String::new(),
         flavor => format!("{flavor}-"),
     };
-    format!("{PUBLISHED}:{flavor}{arch}-{PUBLISHED_VERSION}")
+    let shell = if pwsh { "-pwsh" } else { "" };
+    format!("{PUBLISHED}:{flavor}{arch}-{PUBLISHED_VERSION}{shell}")
+}
+
+#[cfg(test)]
+mod tests {
+    use test_case::test_case;
+
+    use super::*;
+
+    #[test_case("", "amd64", false, "x86_64-v19.4.0"; "the default")]
+    #[test_case("alpine", "armv7l", false, "arm-v19.4.0"; "alpine is not named")]
+    #[test_case("ubuntu", "aarch64", false, "ubuntu-arm64-v19.4.0"; "another flavour")]
+    #[test_case("ubuntu", "s390x", true, "ubuntu-s390x-v19.4.0-pwsh"; "with powershell")]
+    fn the_published_image_has_the_tag_of_flavour_and_processor(
+        flavor: &str,
+        arch: &str,
+        pwsh: bool,
+        tag: &str,
+    ) {
+        assert_eq!(published(flavor, arch, pwsh), format!("{PUBLISHED}:{tag}"));
+    }
+
+    #[test]
+    fn the_archive_of_the_engines_processor_is_found_in_the_first_folder_that_has_one() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let folders = [first.path().to_owned(), second.path().to_owned()];
+        std::fs::write(first.path().join("drover-helper-arm64.tar"), "").unwrap();
+        std::fs::write(second.path().join("drover-helper-amd64.tar.zst"), "").unwrap();
+        assert_eq!(find("amd64", &folders), Some(second.path().join("drover-helper-amd64.tar.zst")));
+        std::fs::write(first.path().join("drover-helper-amd64.tar"), "").unwrap();
+        assert_eq!(find("amd64", &folders), Some(first.path().join("drover-helper-amd64.tar")));
+        assert_eq!(find("riscv64", &folders), None);
+    }
 }

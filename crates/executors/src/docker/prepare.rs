@@ -276,7 +276,7 @@ impl Preparation<'_> {
         match create(body.clone()).await {
             Ok(_) => {}
             Err(EngineError::NotFound(_)) => {
-                let provided = image.provide(engine, config, &settings.base, images, log).await?;
+                let provided = image.provide(engine, config, &settings.base, context, images, log).await?;
                 program = provided.program();
                 body.image = Some(provided.reference().to_owned());
                 create(body).await.map_err(|error| failed(engine, error))?;
@@ -324,13 +324,8 @@ impl Preparation<'_> {
         host.privileged = privileged.then_some(true);
         host.init = context.flags().is_on(FeatureFlag::UseInitWithDockerExecutor).then_some(true);
         host.pid_mode = config.pid_mode.clone().filter(|mode| !mode.is_empty());
-        let entrypoint: Vec<String> = context
-            .job()
-            .image
-            .entrypoint
-            .iter()
-            .map(|word| context.variables().expand(word).into_owned())
-            .collect();
+        // Words of a command are the container's: a variable in them may be one of the image.
+        let entrypoint = context.job().image.entrypoint.clone();
         if !entrypoint.is_empty() && config.disable_entrypoint_overwrite {
             log.line(LineKind::Warning, "Entrypoint override disabled");
         }
@@ -441,6 +436,13 @@ pub(crate) fn disallowed(kind: &str, name: &str, patterns: &[String], log: &JobL
 /// A call that failed, as a failure of the preparation.
 pub(crate) fn failed(engine: &Engine, error: EngineError) -> PrepareError {
     match error {
+        EngineError::BadRequest(text) if text.contains("HTTP request to an HTTPS server") => {
+            PrepareError::Configuration(format!(
+                "{} answers: {} Set `tls_verify`, and `tls_cert_path` to the folder with ca.pem, cert.pem and key.pem",
+                engine.place(),
+                text.trim()
+            ))
+        }
         EngineError::BadRequest(text) => {
             PrepareError::Configuration(format!("Error response from daemon: {text}"))
         }
@@ -457,6 +459,10 @@ pub(crate) fn failed(engine: &Engine, error: EngineError) -> PrepareError {
 fn hint(why: &str) -> &'static str {
     if why.contains("No such file or directory") || why.contains("Connection refused") {
         " (is the engine running there?)"
+    } else if why.contains("fatal alert") {
+        " (the engine wants a client certificate that it knows: cert.pem and key.pem in tls_cert_path)"
+    } else if why.contains("invalid peer certificate") {
+        " (ca.pem in tls_cert_path must be of the authority that signed the engine's certificate)"
     } else if why.contains("connect failed") {
         " (does the engine run there, and may the SSH user open its socket, for example by the group docker?)"
     } else if why.contains("prohibited") {

@@ -1,6 +1,7 @@
 //! Images: found or pulled, by the policies in force.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::ImageInspect;
@@ -26,6 +27,9 @@ const STALLED: Duration = Duration::from_secs(300);
 /// How often a pull that takes long is mentioned.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(20);
 
+/// The images of one name, by platform.
+type Platforms = Arc<Mutex<BTreeMap<String, Image>>>;
+
 /// The images of one job.
 pub(crate) struct Images<'a> {
     engine: &'a Engine,
@@ -33,14 +37,18 @@ pub(crate) struct Images<'a> {
     log: &'a JobLog,
     credentials: OnceCell<Credentials>,
     context: &'a job::Context,
-    /// What was pulled for this job already, by name and platform.
-    pulled: Mutex<BTreeMap<(String, String), Image>>,
+    /// What was pulled for this job already, by platform. One name is pulled once at a time: a tag of several platforms is, for
+    /// most engines, the image that came last.
+    pulled: Mutex<BTreeMap<String, Platforms>>,
+    /// Some part of the job chooses its platform, so that a tag and its digest are not one image.
+    platforms: bool,
 }
 
 /// An image that the engine has.
 #[derive(Debug, Clone)]
 pub(crate) struct Image {
-    /// What containers are created from: the digest where there is one, because the name may move.
+    /// What containers are created from: the digest that this name has, because the name may move; where it has none, or digests
+    /// have several platforms, the image itself.
     pub(crate) reference: String,
     /// User of its processes; empty means root.
     pub(crate) user: String,
@@ -83,8 +91,12 @@ impl<'a> Images<'a> {
         context: &'a job::Context,
         log: &'a JobLog,
     ) -> Self {
+        let job = context.job();
+        let options = job.services.iter().map(|service| &service.executor_opts);
+        let platforms =
+            options.chain([&job.image.executor_opts]).any(|options| !options.docker.platform.is_empty());
         let pulled = Mutex::new(BTreeMap::new());
-        Self { engine, config, log, credentials: OnceCell::new(), context, pulled }
+        Self { engine, config, log, credentials: OnceCell::new(), context, pulled, platforms }
     }
 
     /// The image, present on the engine.
@@ -105,8 +117,9 @@ impl<'a> Images<'a> {
         platform: &str,
         policies: Vec<PullPolicy>,
     ) -> Result<Image, PrepareError> {
-        let key = (name.to_owned(), platform.to_owned());
-        if let Some(image) = self.pulled.lock().await.get(&key) {
+        let pulled = Arc::clone(self.pulled.lock().await.entry(name.to_owned()).or_default());
+        let mut pulled = pulled.lock().await;
+        if let Some(image) = pulled.get(platform) {
             return Ok(image.clone());
         }
         let words: Vec<&str> = policies.iter().map(|policy| policy.as_str()).collect();
@@ -124,7 +137,7 @@ impl<'a> Images<'a> {
             }
             match self.by_policy(*policy, name, platform).await {
                 Ok(image) => {
-                    self.pulled.lock().await.insert(key, image.clone());
+                    pulled.insert(platform.to_owned(), image.clone());
                     return Ok(image);
                 }
                 Err(failure) => {
@@ -153,6 +166,7 @@ impl<'a> Images<'a> {
             PullPolicy::Never => Ok(self.found(name, self.inspect(name).await?)),
             PullPolicy::IfNotPresent => {
                 match self.engine.api().inspect_image(name).await.map_err(EngineError::from) {
+                    Ok(image) if !is_for(&image, platform) => self.pull_patiently(name, platform).await,
                     Ok(image) => {
                         self.log.line(
                             LineKind::Plain,
@@ -241,7 +255,10 @@ impl<'a> Images<'a> {
 
     fn found(&self, name: &str, image: ImageInspect) -> Image {
         let id = image.id.unwrap_or_default();
-        let digest = image.repo_digests.unwrap_or_default().into_iter().next();
+        // An image may have come from several places; the others may forget it while the job runs.
+        let repository = Reference::parse(name).familiar();
+        let mut digests = image.repo_digests.unwrap_or_default().into_iter();
+        let digest = digests.find(|digest| Reference::parse(digest).familiar() == repository);
         let with = digest.as_deref().map(|digest| format!(" with digest {digest}")).unwrap_or_default();
         self.log.line(LineKind::Plain, format_args!("Using docker image {id} for {name}{with} ..."));
         let config = image.config.unwrap_or_default();
@@ -253,7 +270,7 @@ impl<'a> Images<'a> {
             .filter_map(|port| port.parse().ok())
             .collect();
         Image {
-            reference: digest.unwrap_or_else(|| id.clone()),
+            reference: digest.filter(|_| !self.platforms).unwrap_or_else(|| id.clone()),
             user: config.user.unwrap_or_default(),
             ports: ports.into_iter().collect(),
             id,
@@ -346,6 +363,23 @@ fn effective(name: &str, own: &[String], config: &DockerConfig) -> Result<Vec<Pu
     Ok(policies)
 }
 
+/// Whether an image is of a platform: `os/arch[/variant]`, or the processor alone. What an engine does not say counts as right.
+fn is_for(image: &ImageInspect, platform: &str) -> bool {
+    let (os, arch) = match platform.split_once('/') {
+        Some((os, rest)) => (os, rest.split('/').next().unwrap_or_default()),
+        None => ("", platform),
+    };
+    let arch = match arch {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let same = |wanted: &str, found: &Option<String>| {
+        wanted.is_empty() || found.as_deref().is_none_or(|found| found.is_empty() || found == wanted)
+    };
+    same(os, &image.os) && same(arch, &image.architecture)
+}
+
 fn is_id(name: &str) -> bool {
     name.strip_prefix("sha256:")
         .is_some_and(|digest| digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()))
@@ -385,6 +419,17 @@ mod tests {
     use test_case::test_case;
 
     use super::*;
+
+    #[test_case("", true; "none is asked for")]
+    #[test_case("linux/amd64", true; "the same")]
+    #[test_case("amd64", true; "the processor alone")]
+    #[test_case("linux/x86_64", true; "another name of it")]
+    #[test_case("linux/arm64/v8", false; "another processor")]
+    #[test_case("windows/amd64", false; "another system")]
+    fn an_image_is_of_the_platform_that_it_was_made_for(platform: &str, expected: bool) {
+        let (os, architecture) = (Some("linux".to_owned()), Some("amd64".to_owned()));
+        assert_eq!(is_for(&ImageInspect { os, architecture, ..ImageInspect::default() }, platform), expected);
+    }
 
     fn docker(toml: &str) -> DockerConfig {
         let file = format!("[[runners]]\n[runners.docker]\n{toml}\n");

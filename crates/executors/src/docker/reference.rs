@@ -40,15 +40,29 @@ impl<'a> Reference<'a> {
         }
     }
 
-    /// The names by which a service is reached: `/` becomes `__` or `-`. A registry's port is no part of them.
-    pub(crate) fn service_names(&self) -> Vec<String> {
-        let name = match self.name.split_once('/') {
+    /// Its name as engines show it, without the registry that needs no name.
+    pub(crate) fn familiar(&self) -> &'a str {
+        let name = self.name.strip_prefix("index.").unwrap_or(self.name);
+        match name.strip_prefix("docker.io/") {
+            Some(rest) => rest.strip_prefix("library/").unwrap_or(rest),
+            None => self.name,
+        }
+    }
+
+    /// The service that the image is: its name without a registry's port.
+    pub(crate) fn service(&self) -> String {
+        match self.name.split_once('/') {
             Some((host, rest)) => match host.split_once(':') {
                 Some((host, _)) => format!("{host}/{rest}"),
                 None => self.name.to_owned(),
             },
             None => self.name.to_owned(),
-        };
+        }
+    }
+
+    /// The names by which a service is reached: `/` becomes `__` or `-`.
+    pub(crate) fn service_names(&self) -> Vec<String> {
+        let name = self.service();
         let (long, short) = (name.replace('/', "__"), name.replace('/', "-"));
         if long == short { vec![long] } else { vec![long, short] }
     }
@@ -79,6 +93,14 @@ mod tests {
         let reference = Reference::parse(text);
         assert_eq!((reference.name, reference.tag_or_digest()), (name, pulled));
         assert_eq!(reference.version(), version);
+    }
+
+    #[test_case("ruby:3", "ruby")]
+    #[test_case("docker.io/library/ruby@sha256:ab", "ruby"; "all in full")]
+    #[test_case("index.docker.io/me/x", "me/x"; "another name of it")]
+    #[test_case("reg:5000/library/x:1", "reg:5000/library/x"; "another registry")]
+    fn names_are_shortened_as_engines_do_it(text: &str, name: &str) {
+        assert_eq!(Reference::parse(text).familiar(), name);
     }
 
     #[test_case("mysql:8", &["mysql"]; "one name")]

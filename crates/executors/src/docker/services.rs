@@ -95,7 +95,6 @@ impl Definition {
     ) -> Result<Vec<Self>, PrepareError> {
         let variables = context.variables();
         let expand = |text: &str| variables.expand(text).into_owned();
-        let expand_all = |list: &[String]| list.iter().map(|text| expand(text)).collect::<Vec<_>>();
         let visible: Vec<String> =
             variables.for_services().map(|variable| super::prepare::assignment(variable, context)).collect();
         let configured = config.services.iter().map(|service| {
@@ -105,8 +104,8 @@ impl Definition {
             Self {
                 name: expand(service.name.as_deref().unwrap_or_default()),
                 aliases: split_aliases(&expand(service.alias.as_deref().unwrap_or_default())),
-                entrypoint: expand_all(&service.entrypoint),
-                command: expand_all(&service.command),
+                entrypoint: service.entrypoint.clone(),
+                command: service.command.clone(),
                 environment,
                 policies: Vec::new(),
                 platform: String::new(),
@@ -122,8 +121,8 @@ impl Definition {
             Self {
                 name: expand(&service.name),
                 aliases: split_aliases(&expand(&service.alias)),
-                entrypoint: expand_all(&service.entrypoint),
-                command: expand_all(&service.command),
+                entrypoint: service.entrypoint.clone(),
+                command: service.command.clone(),
                 environment,
                 policies: service.pull_policy.clone(),
                 platform: expand(&service.executor_opts.docker.platform),
@@ -423,10 +422,9 @@ fn body(
     host.devices = (!devices.is_empty()).then_some(devices);
 
     let reference = Reference::parse(&definition.name);
-    let service = reference.service_names().swap_remove(0);
     let mut labels = around
         .labels
-        .with("service", &[("service", service.as_str()), ("service.version", &reference.version())]);
+        .with("service", &[("service", &reference.service()), ("service.version", &reference.version())]);
     let expand = |text: &String| around.context.variables().expand(text).into_owned();
     for (name, value) in &config.container_labels {
         labels.insert(format!("com.gitlab.gitlab-runner.{name}"), expand(value));

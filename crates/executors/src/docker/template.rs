@@ -161,14 +161,12 @@ impl Network {
         !self.mode.starts_with("container:")
     }
 
-    /// The endpoint of a container with these names. Names exist in networks of the user's own only.
+    /// The endpoint of a container with these names. Names exist in networks of the user's own only. Whether a network has MAC
+    /// addresses at all is the engine's to say.
     pub(crate) fn endpoint(&self, aliases: Vec<String>) -> Option<NetworkingConfig> {
         let own = self.is_user_defined();
         let mac_address = self.mac_address.clone().filter(|_| self.endpoints_everywhere);
-        if !own && mac_address.is_none()
-            || matches!(self.mode.as_str(), "none" | "host")
-            || !self.has_own_names()
-        {
+        if (!own && mac_address.is_none()) || !self.has_own_names() {
             return None;
         }
         let name = if self.mode.is_empty() { "default".to_owned() } else { self.mode.clone() };
@@ -191,4 +189,76 @@ fn text(value: &Option<String>) -> Option<String> {
 
 fn bytes(size: Option<config::ByteSize>) -> Option<i64> {
     size.map(|config::ByteSize(bytes)| i64::try_from(bytes).unwrap_or(i64::MAX)).filter(|bytes| *bytes != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use test_case::test_case;
+
+    use super::*;
+
+    const MAC: &str = "92:d0:c6:0a:29:33";
+    const OLD: Version = Version(1, 43);
+
+    #[test_case("", OLD, None; "the engine's own network")]
+    #[test_case("", ENDPOINTS_EVERYWHERE, Some(("default", Some(MAC), false)); "the engine's own network, and an engine that takes addresses")]
+    #[test_case("bridge", ENDPOINTS_EVERYWHERE, Some(("bridge", Some(MAC), false)); "bridge")]
+    #[test_case("none", ENDPOINTS_EVERYWHERE, Some(("none", Some(MAC), false)); "none, which the engine refuses")]
+    #[test_case("container:x", ENDPOINTS_EVERYWHERE, None; "the network of another container")]
+    #[test_case("of-users", OLD, Some(("of-users", None, true)); "a network of the user's own")]
+    #[test_case("of-users", ENDPOINTS_EVERYWHERE, Some(("of-users", Some(MAC), true)); "a network of the user's own, and addresses")]
+    fn endpoints_are_described_as_far_as_the_engine_takes_them(
+        mode: &str,
+        api: Version,
+        expected: Option<(&str, Option<&str>, bool)>,
+    ) {
+        let network = Network::new(mode, Some(MAC), api);
+        let found = network.endpoint(vec!["build".to_owned()]).and_then(|config| config.endpoints_config);
+        let found = found.map(|endpoints| {
+            let (name, endpoint) = endpoints.into_iter().next().unwrap();
+            (name, endpoint.mac_address, endpoint.aliases.is_some())
+        });
+        let expected =
+            expected.map(|(name, mac, aliases)| (name.to_owned(), mac.map(str::to_owned), aliases));
+        assert_eq!(found, expected);
+        assert_eq!(network.ignores_mac_address(), api == OLD);
+    }
+
+    #[test]
+    fn every_key_arrives_in_the_host_settings_of_those_whom_it_is_for() {
+        let file = r#"
+[[runners]]
+[runners.docker]
+cgroup_parent = "/jobs"
+memory_swap = "2g"
+oom_kill_disable = true
+userns_mode = "host"
+volume_driver = "nfs"
+service_cgroup_parent = "/services"
+service_memory_swap = "1g"
+service_memory_reservation = "42m"
+service_gpus = "1"
+[runners.docker.tmpfs]
+"/a" = "rw"
+[runners.docker.services_tmpfs]
+"/b" = "ro"
+"#;
+        let loaded = config::parse(file, "config.toml", &|_| None).unwrap();
+        let docker = loaded.config.runners[0].docker.clone().unwrap();
+        let Template { build, service, .. } = Template::new(&docker, Path::new("/")).unwrap();
+        assert_eq!(build.cgroup_parent.as_deref(), Some("/jobs"));
+        assert_eq!(service.cgroup_parent.as_deref(), Some("/services"));
+        assert_eq!((build.memory_swap, service.memory_swap), (Some(2 << 30), Some(1 << 30)));
+        assert_eq!((build.memory_reservation, service.memory_reservation), (None, Some(42 << 20)));
+        assert_eq!((build.oom_kill_disable, service.oom_kill_disable), (Some(true), None));
+        assert_eq!(build.userns_mode.as_deref(), Some("host"));
+        assert_eq!(service.userns_mode.as_deref(), Some("host"));
+        assert_eq!((build.volume_driver.as_deref(), service.volume_driver), (Some("nfs"), None));
+        assert_eq!((build.device_requests.is_some(), service.device_requests.is_some()), (false, true));
+        let paths = |map: Option<HashMap<String, String>>| map.unwrap().into_keys().collect::<Vec<_>>();
+        assert_eq!(
+            (paths(build.tmpfs), paths(service.tmpfs)),
+            (vec!["/a".to_owned()], vec!["/b".to_owned()])
+        );
+    }
 }

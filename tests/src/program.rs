@@ -138,6 +138,21 @@ impl Drover {
         Self { program, folder }
     }
 
+    /// The same as a manager of this identity at GitLab.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_as(setup: &Setup, url: &str, system_id: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        write(&folder.path().join(".runner_system_id"), system_id);
+        let config = folder.path().join("config.toml");
+        write(&config, &setup.text(url, folder.path()));
+        let arguments = ["run", "--config", &config.display().to_string()];
+        let program = Program::start("drover", &arguments, folder.path());
+        Self { program, folder }
+    }
+
     /// Starts it again in the same folder, after its end, with the configuration of a setup.
     pub fn again(&mut self, setup: &Setup, url: &str) {
         self.write(&setup.text(url, self.folder.path()));

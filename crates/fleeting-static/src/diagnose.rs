@@ -42,6 +42,13 @@ pub(crate) async fn machine(info: &ConnectInfo) -> Finding {
     .repair(format!("ssh -v -p {port} {user}@{host}   # from the manager, as the user who runs drover"))
 }
 
+/// Whether a machine answers at the address that is dialled.
+pub(crate) async fn greets(info: &ConnectInfo, external: bool) -> Result<(), String> {
+    let target = info.target(external).map_err(|error| error.to_string())?;
+    let answer = tokio::time::timeout(PATIENCE, greeting(&target.host, target.port, target.protocol));
+    answer.await.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}")))
+}
+
 /// An SSH server says who it is at once; of others it is enough that they are there.
 async fn greeting(host: &str, port: u16, protocol: Protocol) -> Result<(), String> {
     let mut stream = TcpStream::connect((host, port)).await.map_err(|error| error.to_string())?;

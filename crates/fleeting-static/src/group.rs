@@ -3,18 +3,32 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use connector::{DialOptions, HostKeys};
+use fleeting::lease::Owner;
 use fleeting::{
     Changed, ConnectInfo, ConnectorSettings, Finding, GroupError, GroupInfo, HeartbeatError, InstanceGroup,
     InstanceId, InstanceState, Seen, Severity,
 };
+use futures_util::future::join_all;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::claims::Claims;
 use crate::config::{self, Machine};
 use crate::diagnose;
+use crate::holding::Unusable;
+use crate::lock::Lock;
+use crate::pool::Pool;
+
+/// How long an increase goes on looking for machines that can be used, beside the last one that it tries.
+const SEARCH: Duration = Duration::from_secs(20);
+
+/// How long the locks of machines may take to be removed at the end.
+const RELEASE: Duration = Duration::from_secs(10);
 
 /// Separates the machine from the time of use in an instance's name.
 const USE: char = '#';
@@ -24,17 +38,12 @@ pub struct StaticGroup {
     machines: BTreeMap<String, Machine>,
     /// What `init` learned: how to dial each machine.
     prepared: OnceLock<BTreeMap<String, ConnectInfo>>,
-    pool: Mutex<BTreeMap<String, Usage>>,
+    pool: Arc<Pool>,
+    /// Who uses the machines, and how long a lock lasts that is not renewed.
+    owner: OnceLock<(Owner, Duration)>,
+    host_keys: HostKeys,
     /// The machines are this group's while it is initialised.
     claims: Mutex<Option<Claims>>,
-}
-
-/// How a machine is and was used.
-#[derive(Debug, Clone, Copy, Default)]
-struct Usage {
-    /// How often it was taken into use.
-    times: u64,
-    in_use: bool,
 }
 
 // === impl StaticGroup ===
@@ -43,8 +52,15 @@ impl StaticGroup {
     /// A group over these machines, by name.
     #[must_use]
     pub fn new(machines: BTreeMap<String, Machine>) -> Self {
-        let pool = machines.keys().map(|name| (name.clone(), Usage::default())).collect();
-        Self { machines, prepared: OnceLock::new(), pool: Mutex::new(pool), claims: Mutex::default() }
+        let pool = Arc::new(Pool::new(machines.keys().cloned()));
+        Self {
+            machines,
+            prepared: OnceLock::new(),
+            pool,
+            owner: OnceLock::new(),
+            host_keys: HostKeys::default(),
+            claims: Mutex::default(),
+        }
     }
 
     /// A group from its `plugin_config` table: `instances` maps names to `username`, `password`, `timeout`,
@@ -61,15 +77,58 @@ impl StaticGroup {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pool(&self) -> MutexGuard<'_, BTreeMap<String, Usage>> {
-        // No code can panic while it holds the lock half-way through a change.
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    fn info(&self, machine: &str) -> Option<ConnectInfo> {
+        self.prepared.get()?.get(machine).cloned()
+    }
+
+    fn options(&self, info: &ConnectInfo) -> DialOptions {
+        DialOptions {
+            use_external_addr: info.settings.use_external_addr,
+            spare_sessions: 0,
+            host_keys: self.host_keys.clone(),
+            // These machines run for long: a login that is refused now is refused a minute later.
+            login_retries: 0,
+            ..DialOptions::default()
+        }
+    }
+
+    /// Reaches and locks machines that are free, some at once, until there are enough or none is left to try.
+    async fn take(&self, n: u32, owner: &Owner, valid: Duration) -> u32 {
+        let started = Instant::now();
+        let mut granted = 0;
+        while granted < n && started.elapsed() < SEARCH {
+            let candidates = self.pool.begin((n - granted) as usize, Instant::now());
+            if candidates.is_empty() {
+                break;
+            }
+            // In tasks of their own: what was begun is brought to its end, also when nobody waits for it any more.
+            let tries = candidates.into_iter().filter_map(|machine| {
+                let info = self.info(&machine)?;
+                let options = self.options(&info);
+                let lock = Lock::new(owner, valid);
+                Some(tokio::spawn(Arc::clone(&self.pool).take(machine, info, options, lock, valid / 3)))
+            });
+            granted +=
+                join_all(tries).await.into_iter().filter(|taken| matches!(taken, Ok(true))).count() as u32;
+        }
+        granted
+    }
+
+    /// Why there are not as many machines as were asked for.
+    fn shortage(&self) -> GroupError {
+        let troubles = self.pool.troubles(Instant::now());
+        if troubles.is_empty() {
+            let message =
+                format!("all {} machines of plugin_config.instances are in use", self.machines.len());
+            return GroupError::LimitReached { message };
+        }
+        GroupError::NoCapacity { message: troubles.join("; ") }
     }
 }
 
 impl fmt::Debug for StaticGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StaticGroup").field("pool", &*self.pool()).finish_non_exhaustive()
+        f.debug_struct("StaticGroup").field("pool", &self.pool).finish_non_exhaustive()
     }
 }
 
@@ -86,10 +145,17 @@ impl InstanceGroup for StaticGroup {
             let (claims, shared) = Claims::take(prepared.values())?;
             *self.claims() = Some(claims);
             for machine in shared {
-                tracing::warn!(
-                    machine,
-                    "the machine is in use by another runner entry: together they may give it more jobs than either allows"
-                );
+                if self.owner.get().is_some() {
+                    tracing::warn!(
+                        machine,
+                        "the machine is in another runner entry too: each can use it only while the other does not"
+                    );
+                } else {
+                    tracing::warn!(
+                        machine,
+                        "the machine is in use by another runner entry: together they may give it more jobs than either allows"
+                    );
+                }
             }
             // A second preparation at the same time has the same result.
             let _ = self.prepared.set(prepared);
@@ -98,48 +164,42 @@ impl InstanceGroup for StaticGroup {
             id: format!("static/{}", self.machines.keys().map(String::as_str).collect::<Vec<_>>().join(",")),
             max_size: u32::try_from(self.machines.len()).unwrap_or(u32::MAX),
             provider: concat!("static ", env!("CARGO_PKG_VERSION")).to_owned(),
-            has_heartbeat: false,
+            has_heartbeat: true,
         })
     }
 
-    async fn update(&self) -> Result<Vec<Seen>, GroupError> {
-        let pool = self.pool();
-        let in_use = pool.iter().filter(|(_, usage)| usage.in_use);
-        Ok(in_use.map(|(name, usage)| Seen::new(id(name, usage.times), InstanceState::Running)).collect())
+    fn used_by(&self, owner: &Owner, valid: Duration) {
+        // One group has one user.
+        let _ = self.owner.set((owner.clone(), valid));
     }
 
-    /// Takes free machines into use, lower names first.
+    async fn update(&self) -> Result<Vec<Seen>, GroupError> {
+        let in_use = self.pool.in_use();
+        Ok(in_use.iter().map(|(name, times)| Seen::new(id(name, *times), InstanceState::Running)).collect())
+    }
+
+    /// Takes free machines into use, lower names first. With an owner, each is dialled and locked before; those that do not
+    /// answer, or that somebody else uses, are left alone for a while.
     async fn increase(&self, n: u32) -> Changed<u32> {
         if self.prepared.get().is_none() {
             let message = "the group is used before it was initialised".to_owned();
             return Changed::partly(0, GroupError::Configuration { message });
         }
-        let mut granted = 0;
-        for usage in self.pool().values_mut().filter(|usage| !usage.in_use).take(n as usize) {
-            usage.in_use = true;
-            usage.times += 1;
-            granted += 1;
-        }
-        if granted == n {
-            return Changed::all(granted);
-        }
-        let message = format!("all {} machines of plugin_config.instances are in use", self.machines.len());
-        Changed::partly(granted, GroupError::LimitReached { message })
+        let granted = match self.owner.get() {
+            Some((owner, valid)) => self.take(n, owner, *valid).await,
+            None => self.pool.use_unlocked(n as usize),
+        };
+        if granted >= n { Changed::all(granted) } else { Changed::partly(granted, self.shortage()) }
     }
 
-    /// Returns machines to the pool.
+    /// Returns machines to the pool, and removes their locks.
     async fn decrease(&self, ids: &[InstanceId]) -> Changed<Vec<InstanceId>> {
-        let mut pool = self.pool();
         let mut accepted = Vec::with_capacity(ids.len());
         let mut foreign = Vec::new();
         for id in ids {
-            let own = split(id).and_then(|(name, time)| Some((pool.get_mut(name)?, time)));
-            match own {
-                Some((usage, time)) if time >= 1 && time <= usage.times => {
-                    // An earlier time of use is over already, whatever the machine does now.
-                    if time == usage.times {
-                        usage.in_use = false;
-                    }
+            match split(id) {
+                Some((name, time)) if self.pool.was_used(name, time) => {
+                    Arc::clone(&self.pool).give_back(name, time);
                     accepted.push(id.clone());
                 }
                 Some(_) | None => foreign.push(format!("`{id}`")),
@@ -154,12 +214,10 @@ impl InstanceGroup for StaticGroup {
     async fn connect_info(&self, id: &InstanceId) -> Result<ConnectInfo, GroupError> {
         let not_found = || GroupError::NotFound { what: format!("instance `{id}`") };
         let (name, time) = split(id).ok_or_else(not_found)?;
-        let usage = self.pool().get(name).copied().ok_or_else(not_found)?;
-        if !usage.in_use || usage.times != time {
+        if !self.pool.is_in_use(name, time) {
             return Err(not_found());
         }
-        let prepared = self.prepared.get().and_then(|prepared| prepared.get(name)).cloned();
-        let mut info = prepared.ok_or_else(not_found)?;
+        let mut info = self.info(name).ok_or_else(not_found)?;
         // Connections are kept by the name of the instance, which is one use of the machine.
         info.instance = id.as_str().to_owned();
         Ok(info)
@@ -169,8 +227,8 @@ impl InstanceGroup for StaticGroup {
     async fn diagnose(&self) -> Vec<Finding> {
         let mut findings = Vec::with_capacity(self.machines.len());
         for (name, machine) in &self.machines {
-            let prepared = self.prepared.get().and_then(|prepared| prepared.get(name)).cloned();
-            let info = prepared.unwrap_or_else(|| addressed(name, machine, &ConnectorSettings::default()));
+            let info =
+                self.info(name).unwrap_or_else(|| addressed(name, machine, &ConnectorSettings::default()));
             findings.push(match machine.read_key(name) {
                 Ok(_) => diagnose::machine(&info).await,
                 Err(error) => {
@@ -186,9 +244,21 @@ impl InstanceGroup for StaticGroup {
         findings
     }
 
-    /// Always healthy: whether the machine answers is found out by dialling it, which the scaler does by itself.
-    async fn heartbeat(&self, _: &InstanceId) -> Result<(), HeartbeatError> {
-        Ok(())
+    /// Dials the machine; if it is locked, logs in, and the lock must still be one's own.
+    async fn heartbeat(&self, id: &InstanceId) -> Result<(), HeartbeatError> {
+        let unhealthy = |why: String| Err(HeartbeatError::Unhealthy(why));
+        let Some((name, time)) = split(id).filter(|(name, time)| self.pool.is_in_use(name, *time)) else {
+            return unhealthy(format!("`{id}` is not in use"));
+        };
+        let checked = match (self.pool.holding(name, time), self.info(name)) {
+            (Some(holding), _) => holding.check().await,
+            (None, Some(info)) => {
+                let external = info.settings.use_external_addr;
+                diagnose::greets(&info, external).await.map_err(Unusable::Dead)
+            }
+            (None, None) => return Err(HeartbeatError::Unknown("the group is not initialised".to_owned())),
+        };
+        checked.map_err(|why| HeartbeatError::Unhealthy(format!("machine `{name}` {why}")))
     }
 
     /// No: the pool starts anew with each process.
@@ -196,9 +266,18 @@ impl InstanceGroup for StaticGroup {
         false
     }
 
+    async fn changed(&self) {
+        self.pool.changed().await;
+    }
+
     async fn shutdown(&self) -> Result<(), GroupError> {
         self.claims().take();
-        Ok(())
+        let left = Arc::clone(&self.pool).close(RELEASE).await;
+        if left.is_empty() {
+            return Ok(());
+        }
+        let what = left.join("; ");
+        Err(GroupError::Transient { message: format!("locks of machines stay until they lapse: {what}") })
     }
 }
 

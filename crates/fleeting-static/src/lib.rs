@@ -28,8 +28,13 @@
 //!
 //! # Whose machines they are
 //!
-//! A group that names one machine twice is refused, and it is logged when two groups of a process name the same machine:
-//! together they may give it more jobs than either allows. Managers on different hosts do not see each other.
+//! A group that is told its owner ([`used_by`](fleeting::InstanceGroup::used_by)) dials each machine before it takes it into use, and
+//! locks it: a symbolic link in the login's home says who uses it. A machine that does not answer, or that somebody else has
+//! locked, is left alone for a while. Locks are renewed, lapse by the machine's own clock when their owner is gone, and are
+//! removed when the machine is returned. Windows, and homes that cannot be written to, are used unlocked.
+//!
+//! A group without an owner takes machines unseen. A group that names one machine twice is refused, and it is logged when two groups of
+//! a process name the same machine.
 //!
 //! # Names
 //!
@@ -41,6 +46,9 @@ mod claims;
 mod config;
 mod diagnose;
 mod group;
+mod holding;
+mod lock;
+mod pool;
 
 pub use config::Machine;
 pub use group::StaticGroup;

@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use drover_fleeting_static::StaticGroup;
 use fleeting::conformance::{self, Harness, Verdict};
 use fleeting::{
-    ConnectorSettings, ExposeSecret, GroupError, InstanceGroup, InstanceId, SecretString, Severity,
+    ConnectorSettings, ExposeSecret, GroupError, HeartbeatError, InstanceGroup, InstanceId, SecretString,
+    Severity,
 };
 use serde_json::json;
 
@@ -121,6 +122,21 @@ async fn machines_that_do_not_answer_are_found() {
 }
 
 #[tokio::test]
+async fn a_machine_that_does_not_answer_is_unhealthy() {
+    let pool = Pool::start().await;
+    let group = StaticGroup::from_plugin_config(&json!({ "instances": {
+        "here": { "internal_addr": "127.0.0.1", "protocol_port": pool.port },
+        "nowhere": { "internal_addr": "127.0.0.1:1" },
+    } }))
+    .unwrap();
+    group.init(&ConnectorSettings::default()).await.unwrap();
+    group.increase(2).await;
+    assert_eq!(group.heartbeat(&"here#1".into()).await, Ok(()));
+    let Err(HeartbeatError::Unhealthy(why)) = group.heartbeat(&"nowhere#1".into()).await else { panic!() };
+    assert!(why.starts_with("machine `nowhere` does not answer: "), "{why}");
+}
+
+#[tokio::test]
 async fn key_files_that_are_missing_public_or_no_keys_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let init = async |path: &Path| {
@@ -152,14 +168,37 @@ fn write_key(dir: &Path, mode: u32) -> std::path::PathBuf {
     path
 }
 
-struct Pool;
+/// Machines at which a greeting is all that there is.
+struct Pool {
+    port: u16,
+}
+
+impl Pool {
+    async fn start() -> Self {
+        use tokio::io::AsyncWriteExt as _;
+        let server = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let port = server.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            loop {
+                let (mut visitor, _) = server.accept().await.unwrap();
+                // Whoever is gone needs no greeting.
+                let _ = visitor.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").await;
+            }
+        });
+        Self { port }
+    }
+}
 
 #[async_trait]
 impl Harness for Pool {
     type Group = StaticGroup;
 
     async fn group(&self) -> StaticGroup {
-        group()
+        let machine =
+            |address: &str| json!({ "internal_addr": address, "protocol_port": self.port, "username": "ci" });
+        let machines =
+            json!({ "a": machine("127.0.0.1"), "b": machine("127.0.0.2"), "c": machine("127.0.0.3") });
+        StaticGroup::from_plugin_config(&json!({ "instances": machines })).unwrap()
     }
 
     async fn pause(&self, _: &StaticGroup) {}
@@ -175,6 +214,6 @@ impl Harness for Pool {
 
 #[tokio::test]
 async fn static_machines_keep_the_contract() {
-    let verdicts = conformance::run(&Pool).await.unwrap();
+    let verdicts = conformance::run(&Pool::start().await).await.unwrap();
     assert!(verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Kept), "{verdicts:?}");
 }

@@ -131,6 +131,13 @@ pub trait InstanceGroup: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Says who uses the group, before [`init`](Self::init): what belongs to nobody else is locked for this owner, by locks
+    /// that lapse after `valid` unless they are renewed. Without it, or for providers that make all of their instances, nothing
+    /// is locked.
+    fn used_by(&self, owner: &crate::lease::Owner, valid: std::time::Duration) {
+        let _ = (owner, valid);
+    }
+
     /// The place at the group for the mark of the manager that scales it; none if the provider has no such place.
     fn lease(&self) -> Option<&dyn crate::lease::GroupLease> {
         None

@@ -62,6 +62,9 @@ impl Taskscaler {
     /// # Errors
     /// [`StartError`]; nothing runs then.
     pub async fn start(mut settings: Settings, group: Arc<dyn InstanceGroup>) -> Result<Self, StartError> {
+        if let Some(lease) = &settings.lease {
+            group.used_by(&lease.owner, lease.valid);
+        }
         let began = Instant::now();
         let info =
             provider::bounded(INIT_DEADLINE, "preparing the instance group", group.init(&settings.connector))
@@ -295,7 +298,6 @@ impl Engine {
             }
         }
         let Some(elsewhere) = self.lease.news(now) else { return };
-        self.settings.observer.leased(elsewhere.is_none());
         self.shared.lock().core.stand_by(elsewhere, now);
         self.shared.capacity_changed();
     }

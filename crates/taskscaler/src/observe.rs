@@ -19,8 +19,6 @@ pub trait ScalerObserver: Send + Sync + 'static {
     fn claimed(&self, _operation: ClaimOperation) {}
     /// A claim was refused.
     fn refused(&self, _why: &NoCapacity) {}
-    /// Whether the group may be used, or is another manager's; told when it changes.
-    fn leased(&self, _ours: bool) {}
     /// A call to the provider has ended.
     fn called(&self, _call: &ProviderCall) {}
 }

@@ -84,6 +84,8 @@ impl Cloud {
             .set("autoscaler.plugin_config.config_file", file("config"))
             .set("autoscaler.plugin_config.credentials_file", file("credentials"))
             .set("autoscaler.plugin_config.endpoint", self.aws.url())
+            // A new mark waits a fraction of this for others.
+            .set("autoscaler.group_lease_ttl", "2m")
             .set("autoscaler.max_instances", 5)
             .set("autoscaler.capacity_per_instance", 1)
             .set("autoscaler.connector_config.username", Sshd::user())

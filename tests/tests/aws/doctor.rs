@@ -45,6 +45,26 @@ async fn a_group_as_it_should_be_is_in_nobodys_way() {
 }
 
 #[tokio::test]
+async fn a_group_that_another_manager_holds_is_found_with_its_holder() {
+    let cloud = Cloud::start().await;
+    let other = "v1 manager=s_cccccccccccc entry=0123456789abcdef generation=1 since=2026-01-01T00:00:00Z \
+                 until=2099-01-01T00:00:00Z valid=3600 name=other host=elsewhere";
+    cloud.aws.set_tag("fleet", "drover:lease", Some(other));
+    let (said, code) = doctor(&cloud).await;
+    assert_eq!(code, Some(0), "{said:#}");
+    let found = find(&said, "group/lease");
+    assert_eq!(found["severity"], "warning");
+    let what = found["what"].as_str().unwrap();
+    assert!(what.contains("entry `other` of manager s_cccccccccccc on host elsewhere, since 2026-01-01"), "{what}");
+    assert!(found["repair"].as_str().unwrap().contains("delete-tags --tags ResourceId=fleet"), "{found}");
+    assert_eq!(cloud.aws.tag("fleet", "drover:lease").as_deref(), Some(other), "nothing was changed");
+
+    cloud.aws.set_tag("fleet", "drover:lease", Some(&other.replace("2099", "2026")));
+    let (said, _) = doctor(&cloud).await;
+    assert_eq!(find(&said, "group/lease")["severity"], "notice");
+}
+
+#[tokio::test]
 async fn what_breaks_scaling_is_an_error_with_its_repair() {
     let cloud = Cloud::with(|group| {
         group.protected = false;

@@ -5,7 +5,9 @@
 
 use async_trait::async_trait;
 use drover_tests::Moto;
+use fleeting::InstanceGroup as _;
 use fleeting::conformance::{self, Harness, Rule, Verdict};
+use fleeting::lease::Lease;
 use fleeting_aws::AwsGroup;
 use serde_json::json;
 use tempfile::TempDir;
@@ -105,4 +107,26 @@ async fn the_contract_is_kept_at_moto() {
         verdicts.iter().filter(|(_, verdict)| *verdict != Verdict::Kept).map(|(rule, _)| *rule).collect();
     // Nobody looks past the provider here.
     assert_eq!(unchecked, [Rule::ListingIsCompleteAndUnique, Rule::ShutdownLeavesInstances]);
+}
+
+#[tokio::test]
+async fn marks_of_managers_are_tags_at_moto() {
+    let stand = Stand::start().await;
+    let group = stand.group().await;
+    let mark = |manager: &str| {
+        let text = format!(
+            "v1 manager={manager} entry=0123456789abcdef generation=1 since=2026-01-01T00:00:00Z \
+             until=2026-01-01T00:15:00Z valid=900 name=build host=h"
+        );
+        Lease::parse(&text).unwrap()
+    };
+    let place = group.lease().unwrap();
+    for manager in ["a", "b"] {
+        place.mark(&mark(manager)).await.unwrap();
+        group.update().await.unwrap();
+        assert_eq!(place.seen(), Some(mark(manager)));
+    }
+    place.unmark().await.unwrap();
+    group.update().await.unwrap();
+    assert_eq!(place.seen(), None);
 }

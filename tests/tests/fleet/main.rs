@@ -5,4 +5,5 @@
 mod entries;
 mod load;
 mod outages;
+mod pools;
 mod shutdown;

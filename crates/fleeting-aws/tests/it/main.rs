@@ -8,4 +8,5 @@ mod conformance;
 mod connect;
 mod doctor;
 mod kinds;
+mod lease;
 mod watch;

@@ -1,0 +1,293 @@
+//! Which machines are in use.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use connector::DialOptions;
+use fleeting::ConnectInfo;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::holding::{Holding, Unusable};
+use crate::lock::Lock;
+
+/// How long a machine that could not be used is left alone, unless locks last for less.
+const REST: Duration = Duration::from_secs(30);
+
+/// The machines by name, and what they are used for.
+pub(crate) struct Pool {
+    machines: Mutex<BTreeMap<String, Usage>>,
+    changed: Notify,
+    closed: AtomicBool,
+}
+
+/// How a machine is and was used.
+#[derive(Debug, Default)]
+struct Usage {
+    /// How often it was taken into use.
+    times: u64,
+    standing: Standing,
+    /// Until when it is left alone, and why.
+    trouble: Option<(Instant, String)>,
+}
+
+#[derive(Debug, Default)]
+enum Standing {
+    #[default]
+    Free,
+    /// It is dialled and locked.
+    Taking,
+    /// In use, without a lock of which anything is known.
+    Used,
+    /// In use, and locked.
+    Held(Arc<Holding>, Renewing),
+    /// Its lock is being removed.
+    Returning,
+}
+
+/// The task that renews a lock; it ends with this value.
+#[derive(Debug)]
+struct Renewing(AbortHandle);
+
+// === impl Pool ===
+
+impl Pool {
+    pub(crate) fn new(names: impl Iterator<Item = String>) -> Self {
+        let machines = names.map(|name| (name, Usage::default())).collect();
+        Self { machines: Mutex::new(machines), changed: Notify::new(), closed: AtomicBool::new(false) }
+    }
+
+    fn machines(&self) -> MutexGuard<'_, BTreeMap<String, Usage>> {
+        // No code can panic while it holds the lock half-way through a change.
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Completes when a listing may differ from the last one.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Machines in use, and how often each was.
+    pub(crate) fn in_use(&self) -> Vec<(String, u64)> {
+        let machines = self.machines();
+        let in_use = machines.iter().filter(|(_, usage)| usage.standing.is_use());
+        in_use.map(|(name, usage)| (name.clone(), usage.times)).collect()
+    }
+
+    pub(crate) fn is_in_use(&self, name: &str, time: u64) -> bool {
+        self.machines().get(name).is_some_and(|usage| usage.standing.is_use() && usage.times == time)
+    }
+
+    /// True for the present use of a machine and for every earlier one.
+    pub(crate) fn was_used(&self, name: &str, time: u64) -> bool {
+        self.machines().get(name).is_some_and(|usage| (1..=usage.times).contains(&time))
+    }
+
+    /// What keeps a machine in use, if it is locked.
+    pub(crate) fn holding(&self, name: &str, time: u64) -> Option<Arc<Holding>> {
+        let machines = self.machines();
+        match machines.get(name).filter(|usage| usage.times == time).map(|usage| &usage.standing) {
+            Some(Standing::Held(holding, _)) => Some(Arc::clone(holding)),
+            Some(Standing::Free | Standing::Taking | Standing::Used | Standing::Returning) | None => None,
+        }
+    }
+
+    /// Takes so many free machines into use, unseen.
+    pub(crate) fn use_unlocked(&self, n: usize) -> u32 {
+        let mut granted = 0;
+        let mut machines = self.machines();
+        for usage in machines.values_mut().filter(|usage| matches!(usage.standing, Standing::Free)).take(n) {
+            usage.standing = Standing::Used;
+            usage.times += 1;
+            granted += 1;
+        }
+        granted
+    }
+
+    /// So many free machines that are worth a try; each has to be [taken](Self::take).
+    pub(crate) fn begin(&self, n: usize, now: Instant) -> Vec<String> {
+        let mut machines = self.machines();
+        let free = machines.iter_mut().filter(|(_, usage)| {
+            matches!(usage.standing, Standing::Free)
+                && usage.trouble.as_ref().is_none_or(|(until, _)| *until <= now)
+        });
+        free.take(n)
+            .map(|(name, usage)| {
+                usage.standing = Standing::Taking;
+                name.clone()
+            })
+            .collect()
+    }
+
+    /// Reaches and locks a machine. Returns whether it is in use now.
+    pub(crate) async fn take(
+        self: Arc<Self>,
+        name: String,
+        info: ConnectInfo,
+        options: DialOptions,
+        lock: Lock,
+        renewal: Duration,
+    ) -> bool {
+        // Whatever happens on the way, the machine does not stay half taken.
+        let mut attempt = Attempt { pool: Arc::clone(&self), name: name.clone(), over: false };
+        let taken = Holding::take(info, options, lock).await;
+        attempt.over = true;
+        if self.closed.load(Ordering::Relaxed) {
+            if let Ok(holding) = &taken
+                && let Err(why) = holding.release().await
+            {
+                tracing::warn!(machine = name, "the lock of the machine stays until it lapses: it {why}");
+            }
+            return false;
+        }
+        let mut machines = self.machines();
+        let Some(usage) = machines.get_mut(&name) else { return false };
+        match taken {
+            Ok(holding) => {
+                let holding = Arc::new(holding);
+                usage.times += 1;
+                usage.trouble = None;
+                let renewing = tokio::spawn(renew(
+                    Arc::clone(&holding),
+                    Arc::downgrade(&self),
+                    name.clone(),
+                    usage.times,
+                    renewal,
+                ));
+                usage.standing = Standing::Held(holding, Renewing(renewing.abort_handle()));
+                true
+            }
+            Err(why) => {
+                usage.standing = Standing::Free;
+                let text = format!("machine `{name}` {why}");
+                if usage.trouble.as_ref().is_none_or(|(_, before)| *before != text) {
+                    tracing::warn!(machine = name, "the machine {why}; it is not used until that changes");
+                }
+                usage.trouble = Some((Instant::now() + REST.min(renewal), text));
+                false
+            }
+        }
+    }
+
+    /// Why free machines are not used.
+    pub(crate) fn troubles(&self, now: Instant) -> Vec<String> {
+        let machines = self.machines();
+        let troubled = machines.values().filter(|usage| matches!(usage.standing, Standing::Free));
+        let current = troubled.filter_map(|usage| usage.trouble.as_ref()).filter(|(until, _)| *until > now);
+        current.map(|(_, why)| why.clone()).collect()
+    }
+
+    /// The use of a machine is over. Its lock is removed by a task of its own; until then nobody takes the machine.
+    pub(crate) fn give_back(self: Arc<Self>, name: &str, time: u64) {
+        let mut machines = self.machines();
+        // An earlier time of use is over already, whatever the machine does now.
+        let Some(usage) = machines.get_mut(name).filter(|usage| usage.times == time) else { return };
+        match std::mem::take(&mut usage.standing) {
+            Standing::Free | Standing::Used => {}
+            other @ (Standing::Taking | Standing::Returning) => usage.standing = other,
+            Standing::Held(holding, renewing) => {
+                drop(renewing);
+                usage.standing = Standing::Returning;
+                drop(machines);
+                let name = name.to_owned();
+                tokio::spawn(async move {
+                    if let Err(why) = holding.release().await {
+                        tracing::warn!(
+                            machine = name,
+                            "the lock of the machine stays until it lapses: it {why}"
+                        );
+                    }
+                    self.freed(&name);
+                });
+            }
+        }
+    }
+
+    fn freed(&self, name: &str) {
+        if let Some(usage) = self.machines().get_mut(name) {
+            usage.standing = Standing::Free;
+        }
+        self.changed.notify_one();
+    }
+
+    /// Removes all locks. Returns those that stay, and why.
+    pub(crate) async fn close(self: Arc<Self>, patience: Duration) -> Vec<String> {
+        self.closed.store(true, Ordering::Relaxed);
+        let mut held = Vec::new();
+        for (name, usage) in self.machines().iter_mut() {
+            if let Standing::Held(holding, _) = &usage.standing {
+                held.push((name.clone(), Arc::clone(holding)));
+                usage.standing = Standing::Used;
+            }
+        }
+        let releases = held.into_iter().map(|(name, holding)| async move {
+            let released = tokio::time::timeout(patience, holding.release()).await;
+            let released =
+                released.unwrap_or_else(|_| Err(Unusable::Dead(format!("nothing within {patience:?}"))));
+            released.err().map(|why| format!("machine `{name}` {why}"))
+        });
+        futures_util::future::join_all(releases).await.into_iter().flatten().collect()
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map()
+            .entries(self.machines().iter().map(|(name, usage)| (name, usage.standing.is_use())))
+            .finish()
+    }
+}
+
+impl Standing {
+    fn is_use(&self) -> bool {
+        match self {
+            Self::Used | Self::Held(..) => true,
+            Self::Free | Self::Taking | Self::Returning => false,
+        }
+    }
+}
+
+impl Drop for Renewing {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A machine that is being taken.
+struct Attempt {
+    pool: Arc<Pool>,
+    name: String,
+    over: bool,
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if !self.over {
+            self.pool.freed(&self.name);
+        }
+    }
+}
+
+/// Keeps a lock from lapsing for as long as the machine is in use. What it finds out is told by the next health check.
+async fn renew(holding: Arc<Holding>, pool: Weak<Pool>, name: String, time: u64, every: Duration) {
+    if !holding.is_locked() {
+        return;
+    }
+    let mut said = None;
+    loop {
+        tokio::time::sleep(every).await;
+        let Err(why) = holding.check().await else {
+            said = None;
+            continue;
+        };
+        let Some(pool) = pool.upgrade() else { return };
+        if pool.is_in_use(&name, time) && said.as_ref() != Some(&why) {
+            tracing::warn!(machine = name, "the lock of the machine is not renewed: it {why}");
+        }
+        said = Some(why);
+    }
+}

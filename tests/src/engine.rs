@@ -16,18 +16,35 @@ use crate::program::bin;
 /// An engine that runs already: its socket. Saves the start when tests are run again and again.
 const RUNNING: &str = "DROVER_TEST_ENGINE";
 /// Time for an engine to come up.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(120);
 
-/// Starts the engine, and ends it with everything in it when the test process ends, however that happens: the pipe to this
-/// script closes then. The bridge is its own, because engines that share one take it from each other.
+/// Starts the engine (further arguments are the engine's own), and ends it with everything in it when the test process ends,
+/// however that happens: the pipe to this script closes then. The bridge is its own, because engines that share one take it from
+/// each other. The runtime `lenient` is runc without the capability that root of a virtual machine may lack: there, privileged
+/// containers do not start otherwise.
 const KEEPER: &str = r#"
 set -eu
 folder=$1 net=$2 name=$3
+shift 3
 ip link add "$name" type bridge
 ip addr add "10.$net.0.1/20" dev "$name"
 ip link set "$name" up
+cat >"$folder/lenient" <<'RUNTIME'
+#!/bin/sh
+previous=
+for word in "$@"; do
+    case $previous in
+    --bundle) sed -i 's/"CAP_SYS_RESOURCE",//g' "$word/config.json" ;;
+    --process) sed -i 's/"CAP_SYS_RESOURCE",//g' "$word" ;;
+    esac
+    previous=$word
+done
+exec runc "$@"
+RUNTIME
+chmod 0755 "$folder/lenient"
 dockerd -H "unix://$folder/engine.sock" --data-root "$folder/data" --exec-root "$folder/exec" --pidfile "$folder/pid" \
-    --bridge "$name" --default-address-pool "base=10.$net.64.0/18,size=27" >"$folder/log" 2>&1 </dev/null &
+    --bridge "$name" --default-address-pool "base=10.$net.64.0/18,size=27" \
+    --add-runtime "lenient=$folder/lenient" "$@" >"$folder/log" 2>&1 </dev/null &
 engine=$!
 read -r _ || :
 kill "$engine" 2>/dev/null || :
@@ -65,20 +82,9 @@ impl Engine {
         let archive = helper_archive();
         let engine = match std::env::var_os(RUNNING) {
             Some(socket) => Self { socket: socket.into(), archive, _keeper: None },
-            None => Self::launch(archive),
+            None => Self::launch(archive, 0, &[]),
         };
-        let end = Instant::now() + START;
-        while !engine.try_docker(&["version"]) {
-            assert!(
-                Instant::now() < end,
-                "the engine does not come up: see the log beside {}",
-                engine.socket.display()
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        if !engine.try_docker(&["image", "inspect", "box:1"]) {
-            engine.import(&[], "box:1");
-        }
+        engine.comes_up();
         if !engine.try_docker(&["image", "inspect", "drover-helper:0.1.0"]) {
             let archive = engine.archive.display().to_string();
             engine.docker(&["import", &archive, "drover-helper:0.1.0"]);
@@ -86,9 +92,32 @@ impl Engine {
         engine
     }
 
-    fn launch(archive: PathBuf) -> Self {
+    /// One more engine, which has no helper image. `number` tells those of one process apart; `arguments` are the engine's own.
+    #[must_use]
+    pub fn another(number: u32, arguments: &[&str]) -> Self {
+        let engine = Self::launch(helper_archive(), number, arguments);
+        engine.comes_up();
+        engine
+    }
+
+    fn comes_up(&self) {
+        let end = Instant::now() + START;
+        while !self.try_docker(&["version"]) {
+            assert!(
+                Instant::now() < end,
+                "the engine does not come up: see the log beside {}",
+                self.socket.display()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        if !self.try_docker(&["image", "inspect", "box:1"]) {
+            self.import(&[], "box:1");
+        }
+    }
+
+    fn launch(archive: PathBuf, number: u32, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder").keep();
-        let id = std::process::id();
+        let id = std::process::id() + number * 61;
         let net = (128 + id % 120).to_string();
         let keeper = Command::new("sh")
             .args([
@@ -99,6 +128,7 @@ impl Engine {
                 &net,
                 &format!("drv{}", id % 1_000_000),
             ])
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
@@ -149,6 +179,11 @@ impl Engine {
 
     /// Makes an image of a busybox with these changes (`ENTRYPOINT [...]`, `USER ...`).
     pub fn import(&self, changes: &[&str], name: &str) {
+        self.import_for("", changes, name);
+    }
+
+    /// The same as an image for another platform; it is not.
+    pub fn import_for(&self, platform: &str, changes: &[&str], name: &str) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let root = folder.path();
         let script = "mkdir -p bin etc tmp root home && chmod 1777 tmp && cp \"$(command -v busybox)\" bin/busybox && \
@@ -164,6 +199,9 @@ impl Engine {
         );
         let archive = root.join("image.tar").display().to_string();
         let mut args = vec!["import"];
+        if !platform.is_empty() {
+            args.extend(["--platform", platform]);
+        }
         args.extend(changes.iter().flat_map(|change| ["--change", change]));
         args.extend([archive.as_str(), name]);
         self.docker(&args);
@@ -191,6 +229,18 @@ impl Engine {
         let mut command = Command::new("docker");
         command.arg("-H").arg(self.host()).args(args).stdin(Stdio::null());
         command
+    }
+
+    /// What the engine says of a container, volume or network.
+    ///
+    /// # Panics
+    /// When it does not know it.
+    #[must_use]
+    #[track_caller]
+    pub fn inspect(&self, kind: &str, name: &str) -> serde_json::Value {
+        let said = self.docker(&[kind, "inspect", name]);
+        let mut found: Vec<serde_json::Value> = serde_json::from_str(&said).expect("the client speaks JSON");
+        found.swap_remove(0)
     }
 
     /// What a job of the runner with this token has on the engine: containers, temporary volumes, networks, each by name.

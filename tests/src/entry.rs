@@ -1,10 +1,12 @@
 //! What a world is to consist of.
 
+use std::net::TcpListener;
 use std::path::Path;
 
 use gitlab_mock::Config as GitlabConfig;
 use toml::{Table, Value};
 
+use crate::engine::Engine;
 use crate::program::bin;
 use crate::sshd::Sshd;
 use crate::world::World;
@@ -190,6 +192,25 @@ impl Setup {
     pub fn gitlab(mut self, change: impl FnOnce(&mut GitlabConfig)) -> Self {
         change(&mut self.gitlab);
         self
+    }
+
+    /// Lets GitLab listen where containers of the tests' engine reach it, whatever their network. For the entries so far.
+    ///
+    /// # Panics
+    /// When the bridge of the engine has no address.
+    #[must_use]
+    pub fn for_containers(mut self) -> Self {
+        let gateway = "{{(index .IPAM.Config 0).Gateway}}";
+        let gateway = Engine::shared().docker(&["network", "inspect", "bridge", "--format", gateway]);
+        let listener =
+            TcpListener::bind((gateway.as_str(), 0)).expect("the bridge of the engine has an address");
+        let address = listener.local_addr().expect("it listens");
+        let url = format!("http://{address}");
+        self.entries = self.entries.into_iter().map(|entry| entry.set("url", url.clone())).collect();
+        self.gitlab(|gitlab| {
+            gitlab.listen = address;
+            gitlab.external_url = Some(url);
+        })
     }
 
     /// Starts GitLab, and the manager in this process.

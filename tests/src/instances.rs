@@ -35,7 +35,7 @@ impl Instances {
         static IMPORTED: OnceLock<()> = OnceLock::new();
         static COUNT: AtomicU32 = AtomicU32::new(0);
         IMPORTED.get_or_init(|| {
-            let archive = image(Engine::shared());
+            let archive = instance_archive();
             Engine::shared().docker(&["import", &archive.display().to_string(), IMAGE]);
         });
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -142,8 +142,14 @@ impl Drop for Instances {
     }
 }
 
-/// The file system of an instance, built once and kept beside the tests. Its engine has the images that jobs use.
-fn image(engine: &Engine) -> PathBuf {
+/// The file system of an instance, built once and kept beside the tests: programs of a Docker engine, and in `/images` what jobs
+/// use.
+///
+/// # Panics
+/// When it cannot be built.
+#[must_use]
+pub fn instance_archive() -> PathBuf {
+    let engine = Engine::shared();
     let helper = engine.helper_archive();
     let archive = helper.with_file_name("drover-instance-image.tar");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/instance-image/build.sh");

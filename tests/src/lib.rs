@@ -40,7 +40,7 @@ pub use captured::Captured;
 pub use engine::{Counted, Engine};
 pub use entry::{Entry, Setup};
 pub use finished::Finished;
-pub use instances::Instances;
+pub use instances::{Instances, instance_archive};
 pub use machine::{PATIENCE, eventually, memory_peak, processes_in, processes_with, within};
 pub use moto::{Moto, python, python_environment};
 pub use plain::plain;

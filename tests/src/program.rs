@@ -52,12 +52,22 @@ impl Program {
     /// When it does not start.
     #[must_use]
     pub fn start(name: &str, arguments: &[&str], folder: &Path) -> Self {
+        Self::start_with(name, arguments, folder, &[])
+    }
+
+    /// The same with more in its environment, or with another `PATH`.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_with(name: &str, arguments: &[&str], folder: &Path, environment: &[(&str, &str)]) -> Self {
         let mut child = Command::new(bin(name))
             .args(arguments)
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .env("HOME", folder)
             .env("TMPDIR", folder)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -130,11 +140,20 @@ impl Drover {
     /// When it does not start.
     #[must_use]
     pub fn start(setup: &Setup, url: &str) -> Self {
+        Self::start_with(setup, url, &[])
+    }
+
+    /// The same with more in its environment, or with another `PATH`.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_with(setup: &Setup, url: &str, environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let config = folder.path().join("config.toml");
         write(&config, &setup.text(url, folder.path()));
         let arguments = ["run", "--config", &config.display().to_string()];
-        let program = Program::start("drover", &arguments, folder.path());
+        let program = Program::start_with("drover", &arguments, folder.path(), environment);
         Self { program, folder }
     }
 

@@ -76,3 +76,40 @@ async fn a_job_whose_instance_vanishes_says_which_one() {
         let _ = Engine::shared().try_docker(&["rm", "-f", &name]);
     }
 }
+
+#[tokio::test]
+async fn cancelling_masking_and_files_are_the_same_through_the_connection() {
+    let sshd = Sshd::start();
+    let world = world(&sshd, &Engine::shared().host()).await;
+    let plain =
+        |script: &[&str]| JobBuilder::new("through").variable("GIT_STRATEGY", "none").script(script.to_vec());
+    let canceled = world.enqueue(
+        plain(&["trap 'echo asked to end' TERM", "echo started; sleep 1000 & wait $!", "echo not reached"])
+            .after_script(["echo \"it is $CI_JOB_STATUS\""]),
+    );
+    let values = world.enqueue(
+        plain(&[
+            "cat \"$CONTENT\"; [ \"$REFERS\" = \"$CONTENT\" ] && echo the same path",
+            "echo \"a $SECRET\"",
+        ])
+        .file_variable("CONTENT", "of the file\n")
+        .variable("REFERS", "$CONTENT")
+        .masked_variable("SECRET", "a-secret-of-mine"),
+    );
+    let long = world.enqueue(plain(&["sleep 1000"]).timeout(std::time::Duration::from_secs(3)));
+    world.says(&canceled, "started\n").await;
+    canceled.cancel();
+    let finished =
+        world.finished(&canceled).await.canceled().has_line("it is canceled").lacks_line("not reached");
+    nothing_is_left(&world, finished.view.id).await;
+    world
+        .finished(&values)
+        .await
+        .succeeded()
+        .has_line("of the file")
+        .has_line("the same path")
+        .has_line("a [MASKED]");
+    let finished = world.finished(&long).await.failed("job_execution_timeout", None);
+    nothing_is_left(&world, finished.view.id).await;
+    world.stop().await;
+}

@@ -1,9 +1,7 @@
 //! Which images jobs may use, and how they get onto the engine.
 
-use std::process::{Child, Command, Stdio};
-
-use drover_tests::{Engine, eventually};
-use gitlab_mock::JobBuilder;
+use drover_tests::Engine;
+use gitlab_mock::{ArtifactSpec, CacheSpec, JobBuilder};
 use serde_json::json;
 
 use crate::world;
@@ -73,82 +71,44 @@ async fn an_image_that_is_nowhere_is_the_users_mistake_and_a_registry_that_is_do
 }
 
 #[tokio::test]
-async fn a_registry_with_passwords_is_asked_with_the_right_one() {
-    let registry = Registry::start().await;
-    let image = format!("{}/harbour/box:1", registry.address);
-    let engine = Engine::shared();
-    engine.docker(&["tag", "box:1", &image]);
-    let login = format!("{}/.docker", registry.folder.path().display());
-    engine.docker(&["--config", &login, "login", "-u", "me", "-p", Registry::PASSWORD, &registry.address]);
-    engine.docker(&["--config", &login, "push", &image]);
-    engine.docker(&["rmi", &image]);
-
+async fn a_helper_image_of_ones_own_does_all_that_is_needed_of_it() {
+    // In the form of GitLab Runner's: its entrypoint prepares, and runs what it is given.
+    let archive = Engine::shared().helper_archive().display().to_string();
+    let entrypoint = "ENTRYPOINT [\"/bin/env\", \"PREPARED=yes\"]";
+    Engine::shared().docker(&["import", "--change", entrypoint, &archive, "harbour/helper:1"]);
     let world = world(|entry| {
         entry
-            .set("docker.pull_policy", "always")
-            .set("docker.allowed_pull_policies", vec!["always", "if-not-present"])
+            .set("docker.network_mode", "host")
+            .set("docker.volumes", vec!["/cache"])
+            .set("docker.helper_image", "harbour/$HELPER:1")
+            .set("environment", vec!["HELPER=helper"])
     })
     .await;
-    world.run(job(&image)).await.failed("runner_configuration_error", None).says("no basic auth credentials");
-    let config = json!({"auths": {&registry.address: {"username": "me", "password": Registry::PASSWORD}}});
+    let repository = world.gitlab.create_repository("harbour/ferry").await.unwrap();
+    repository.commit("main", [("number", "1\n")], "one").await.unwrap();
+    let makes = world.enqueue(
+        JobBuilder::new("makes")
+            .repository(&repository)
+            .script(["cat number", "mkdir out store", "echo built >out/file", "echo kept >store/file"])
+            .artifact(ArtifactSpec::archive("made", ["out/"]))
+            .cache(CacheSpec::new("key", ["store/"])),
+    );
+    let overridden =
+        "Using helper image: harbour/helper:1 (overridden, default would be drover-helper:0.1.0)";
+    let id = Engine::shared().docker(&["inspect", "harbour/helper:1", "--format", "{{.Id}}"]);
     world
-        .run(job(&image).masked_variable("DOCKER_AUTH_CONFIG", config.to_string()))
+        .finished(&makes)
         .await
         .succeeded()
-        .says("Authenticating with credentials from $DOCKER_AUTH_CONFIG")
-        .says(&format!("with digest {}/harbour/box@sha256:", registry.address));
-    engine.docker(&["rmi", "-f", &image]);
-    world
-        .run(job(&image).with_member(
-            "/credentials",
-            json!([{"type": "registry", "url": registry.address, "username": "me", "password": Registry::PASSWORD}]),
-        ))
-        .await
-        .succeeded()
-        .says("Authenticating with credentials from job payload (GitLab Registry)");
+        .has_line("1")
+        .says(overridden)
+        .says(&format!("Using docker image {id} for harbour/helper:1"));
+    let uses = JobBuilder::new("uses")
+        .repository(&repository)
+        .variable("GIT_STRATEGY", "clone")
+        .script(["cat out/file", "cat store/file"])
+        .cache(CacheSpec::new("key", ["store/"]))
+        .needs(&makes);
+    world.run(uses).await.succeeded().has_line("built").has_line("kept");
     world.stop().await;
-}
-
-/// Debian's registry, with one user.
-struct Registry {
-    address: String,
-    folder: tempfile::TempDir,
-    server: Child,
-}
-
-impl Registry {
-    /// Its encoded form has characters that engines do not read in the usual alphabet.
-    const PASSWORD: &str = "o?>~o?>~o?>~";
-
-    async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let address = format!("127.0.0.1:{port}");
-        let passwords = Command::new("htpasswd").args(["-Bbn", "me", Self::PASSWORD]).output();
-        let passwords = passwords.expect("tests need htpasswd (Debian: apt-get install apache2-utils)");
-        std::fs::write(folder.path().join("htpasswd"), passwords.stdout).unwrap();
-        let at = folder.path().display();
-        let config = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {at}/data\nhttp:\n  addr: {address}\n\
-             auth:\n  htpasswd:\n    realm: harbour\n    path: {at}/htpasswd\n"
-        );
-        std::fs::write(folder.path().join("config.yml"), config).unwrap();
-        let server = Command::new("docker-registry")
-            .arg("serve")
-            .arg(folder.path().join("config.yml"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("tests need docker-registry (Debian: apt-get install docker-registry)");
-        let registry = Self { address, folder, server };
-        eventually("the registry listens", || std::net::TcpStream::connect(&registry.address).is_ok()).await;
-        registry
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
 }

@@ -2,14 +2,23 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail them")]
 
+mod authority;
 mod autoscaled;
 mod basics;
 mod cost;
+mod endpoints;
 mod images;
+mod inner;
+mod labels;
 mod limits;
+mod options;
+mod registries;
+mod registry;
+mod scripts;
 mod services;
 mod sources;
 mod stopping;
+mod volumes;
 
 use drover_tests::{Engine, Entry, Setup, World};
 

@@ -102,3 +102,66 @@ async fn a_name_that_is_taken_is_left_out_and_a_service_without_names_is_not_sta
         .says("(services[2]) is not started");
     world.stop().await;
 }
+
+#[tokio::test]
+async fn services_of_the_file_have_variables_in_their_names_and_an_environment_of_their_own() {
+    server("harbour/web:1");
+    let world = world(|entry| {
+        entry
+            .set("environment", vec!["OWNER=harbour", "SITE=site", "IMAGE=box", "OF_THE_RUNNER=yes"])
+            .set("docker.image", "$IMAGE:1")
+            .set("docker.allowed_images", vec!["nothing"])
+            .set("docker.allowed_services", vec!["nothing"])
+            .set(
+                "docker.services",
+                vec![toml::toml! {
+                    name = "$OWNER/web:1"
+                    alias = "the-$SITE"
+                    environment = ["NAME=$SITE of ${CI_JOB_NAME}", "PLAIN=1=2"]
+                    entrypoint = ["sh", "-c"]
+                    command = ["env >/tmp/index.html; exec httpd -f -p 8080 -h /tmp"]
+                }],
+            )
+    })
+    .await;
+    let private = json!({"key": "PRIVATE", "value": "not for services", "public": false});
+    let job = JobBuilder::new("job")
+        .variable("GIT_STRATEGY", "none")
+        .push_variable(serde_json::from_value(private).unwrap())
+        .script(["wget -qO- http://the-site:8080/ >&2"]);
+    let job = world.run(job).await.succeeded().says("Using Docker executor with image box:1 ...");
+    job.has_line("NAME=site of job")
+        .has_line("PLAIN=1=2")
+        .has_line("OF_THE_RUNNER=yes")
+        .has_line("CI_JOB_NAME=job")
+        .lacks_line("PRIVATE=not for services");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_with_many_ports_is_checked_by_the_lowest_and_one_with_much_to_say_is_cut() {
+    let engine = Engine::shared();
+    let ports: Vec<String> = (8080..8105).map(|port| format!("EXPOSE {port}")).collect();
+    let mut changes: Vec<&str> = ports.iter().map(String::as_str).collect();
+    changes.push("CMD [\"httpd\", \"-f\", \"-p\", \"8080\"]");
+    engine.import(&changes, "ports:1");
+    engine.import(
+        &["EXPOSE 9", "CMD [\"sh\", \"-c\", \"yes much to say | head -c 300000; sleep 1000\"]"],
+        "talkative:1",
+    );
+    let world = world(|entry| entry.set("docker.wait_for_services_timeout", 2)).await;
+    let job = |image: &str| {
+        let job = JobBuilder::new(image).variable("GIT_STRATEGY", "none").script(["echo all the same"]);
+        job.service(json!({"name": image, "alias": "s"}))
+    };
+    let (ports, talkative) = (world.enqueue(job("ports:1")), world.enqueue(job("talkative:1")));
+    world.finished(&ports).await.succeeded().says_not("probably didn't start properly");
+    let talkative = world.finished(&talkative).await.succeeded().says("probably didn't start properly");
+    let shown = talkative.log.matches("much to say\n").count();
+    // Each line has its time before it: 31 characters more.
+    assert!((1400..=65_536 / 12).contains(&shown), "{shown}");
+    let block = talkative.log.split("Service container logs:\n").nth(1).unwrap();
+    let block = block.split("\n*********").next().unwrap();
+    assert!((65_000..=65_536).contains(&block.len()), "{}", block.len());
+    world.stop().await;
+}

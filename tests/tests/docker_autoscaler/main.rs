@@ -1,39 +1,18 @@
 //! Jobs in containers of engines on instances that come and go: containers with an SSH server and an engine of their own.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail them")]
+#![expect(clippy::expect_used, reason = "helpers of tests fail them")]
 
 mod conformance;
 mod fleet;
 mod life;
 mod readiness;
 
-use std::net::TcpListener;
-
-use drover_tests::{Engine, Entry, Instances, Setup, World};
+use drover_tests::{Entry, Instances, Setup, World};
 use gitlab_mock::JobBuilder;
 
 /// A world whose GitLab is reached from containers on instances as well.
 pub(crate) async fn world(concurrent: i64, entry: Entry) -> World {
-    let gateway = Engine::shared().docker(&[
-        "network",
-        "inspect",
-        "bridge",
-        "--format",
-        "{{(index .IPAM.Config 0).Gateway}}",
-    ]);
-    let listener = TcpListener::bind((gateway.as_str(), 0)).expect("the bridge of the engine has an address");
-    let address = listener.local_addr().unwrap();
-    drop(listener);
-    let url = format!("http://{address}");
-    Setup::new()
-        .set("concurrent", concurrent)
-        .gitlab(|gitlab| {
-            gitlab.listen = address;
-            gitlab.external_url = Some(url.clone());
-        })
-        .runner(entry.set("url", url.clone()))
-        .start()
-        .await
+    Setup::new().set("concurrent", concurrent).runner(entry).for_containers().start().await
 }
 
 /// A job without a repository.

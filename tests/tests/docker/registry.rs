@@ -1,0 +1,69 @@
+//! A registry with a password, for tests.
+
+use std::process::{Child, Command, Stdio};
+
+use drover_tests::{Engine, eventually};
+
+/// Debian's registry, with one user.
+pub(crate) struct Registry {
+    pub(crate) address: String,
+    folder: tempfile::TempDir,
+    server: Child,
+}
+
+impl Registry {
+    pub(crate) const USER: &str = "me";
+    /// Its encoded form has characters that engines do not read in the usual alphabet.
+    pub(crate) const PASSWORD: &str = "o?>~o?>~o?>~";
+
+    pub(crate) async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = format!("127.0.0.1:{port}");
+        let passwords = Command::new("htpasswd").args(["-Bbn", Self::USER, Self::PASSWORD]).output();
+        let passwords = passwords.expect("tests need htpasswd (Debian: apt-get install apache2-utils)");
+        std::fs::write(folder.path().join("htpasswd"), passwords.stdout).unwrap();
+        let at = folder.path().display();
+        let config = format!(
+            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {at}/data\nhttp:\n  addr: {address}\n\
+             auth:\n  htpasswd:\n    realm: harbour\n    path: {at}/htpasswd\n"
+        );
+        std::fs::write(folder.path().join("config.yml"), config).unwrap();
+        let server = Command::new("docker-registry")
+            .arg("serve")
+            .arg(folder.path().join("config.yml"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("tests need docker-registry (Debian: apt-get install docker-registry)");
+        let registry = Self { address, folder, server };
+        eventually("the registry listens", || std::net::TcpStream::connect(&registry.address).is_ok()).await;
+        let login = registry.login();
+        let who = ["login", "-u", Self::USER, "-p", Self::PASSWORD, &registry.address];
+        let mut args = vec!["--config", &login];
+        args.extend(who);
+        Engine::shared().docker(&args);
+        registry
+    }
+
+    /// Puts an image of the engine into it, under this name; the name there.
+    pub(crate) fn take(&self, image: &str, name: &str) -> String {
+        let there = format!("{}/{name}", self.address);
+        let engine = Engine::shared();
+        engine.docker(&["tag", image, &there]);
+        engine.docker(&["--config", &self.login(), "push", &there]);
+        engine.docker(&["rmi", &there]);
+        there
+    }
+
+    fn login(&self) -> String {
+        format!("{}/.docker", self.folder.path().display())
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}

@@ -12,7 +12,9 @@
 //! }
 //! ```
 //!
-//! The crate does not decide anything (see `drover-taskscaler-core`) and names no cloud.
+//! [`lease`] says which of several managers a group belongs to.
+//!
+//! How a group is scaled is not decided here (see `drover-taskscaler-core`), and no cloud is named.
 
 pub mod conformance;
 pub mod lease;

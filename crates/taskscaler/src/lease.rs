@@ -176,6 +176,10 @@ impl Leasing {
 
     /// Gives the group back, if it is one's own.
     pub(crate) async fn release(&mut self, group: &dyn InstanceGroup, voice: &Voice) {
+        if self.writing.is_some() {
+            // What it leads to is seen below; it must not come after the removal.
+            let _ = self.written().await;
+        }
         let Some(keeper) = &self.keeper else { return };
         if !matches!(keeper.standing(), Standing::Holding | Standing::Claiming) {
             return;

@@ -152,6 +152,10 @@ impl InstanceGroup for LocalGroup {
         Ok(state.living.iter().map(|(id, living)| Seen::new(id.as_str(), living.state)).collect())
     }
 
+    fn max_size(&self) -> Option<u32> {
+        Some(self.shared.config.max_size)
+    }
+
     async fn increase(&self, n: u32) -> Changed<u32> {
         if self.shared.prepared.get().is_none() {
             return Changed::partly(0, not_initialised());

@@ -65,6 +65,20 @@ impl SystemId {
         }
     }
 
+    /// Reads `.runner_system_id` in the directory of the configuration file, and changes nothing. `None` if it is missing or holds
+    /// no identity.
+    ///
+    /// # Errors
+    /// [`SystemIdError`] if the file exists and cannot be read.
+    pub fn load(directory: &Path) -> Result<Option<Self>, SystemIdError> {
+        let path = directory.join(FILE);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Self::parse(&String::from_utf8_lossy(&bytes))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(SystemIdError { path, source }),
+        }
+    }
+
     /// Reads `.runner_system_id` in the directory of the configuration file. If it is missing or holds no identity, one is
     /// generated and written (directory 0700, file 0600); failing to write is a warning, and the identity holds for this process.
     ///
@@ -76,15 +90,11 @@ impl SystemId {
         random: &mut impl rand::Rng,
     ) -> Result<Self, SystemIdError> {
         let path = directory.join(FILE);
-        match std::fs::read(&path) {
-            Ok(bytes) => {
-                if let Some(id) = Self::parse(&String::from_utf8_lossy(&bytes)) {
-                    return Ok(id);
-                }
-                tracing::warn!(path = %path.display(), "the system id file holds no system id and is replaced");
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(source) => return Err(SystemIdError { path, source }),
+        if let Some(id) = Self::load(directory)? {
+            return Ok(id);
+        }
+        if path.exists() {
+            tracing::warn!(path = %path.display(), "the system id file holds no system id and is replaced");
         }
         let id = Self::generate(machine_id, random);
         if let Err(error) = write(directory, &path, &id.0) {
@@ -176,6 +186,15 @@ mod tests {
         assert_eq!(first, again);
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&directory), mode(&directory.join(FILE))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn looking_for_it_makes_none() {
+        let home = tempfile::tempdir().unwrap();
+        assert_eq!(SystemId::load(home.path()).unwrap(), None);
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
+        let made = SystemId::load_or_create(home.path(), None, &mut rng()).unwrap();
+        assert_eq!(SystemId::load(home.path()).unwrap(), Some(made));
     }
 
     #[test]

@@ -251,6 +251,13 @@ impl AwsMock {
         });
     }
 
+    /// Time until a spot instance that was interrupted is taken; none for others. Zero once it is.
+    #[must_use]
+    pub fn left(&self, instance: &str) -> Option<Duration> {
+        let taken = self.inner.look(|world| world.instances.get(instance)?.announced.taken)?;
+        Some((taken - self.inner.now()).to_std().unwrap_or_default())
+    }
+
     /// Advises to leave a spot instance, in its metadata.
     pub fn recommend_rebalance(&self, instance: &str) {
         self.inner.change(|world, now| {

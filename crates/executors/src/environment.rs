@@ -7,6 +7,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use session::Terminals;
 
+use crate::Foreseen;
+
 /// The place of one job: an instance's slot, a set of containers.
 ///
 /// A stage is started, then awaited, by a handle that can be written down: a later implementation can find the stage again
@@ -40,6 +42,11 @@ pub trait Environment: Send + Sync {
 
     /// Completes when the place is lost, with the reason for people.
     async fn lost(&self) -> String;
+
+    /// What is announced about the end of the place's instance; none if there is no instance, or nobody would know.
+    fn foreseen(&self) -> Option<Foreseen> {
+        None
+    }
 
     /// What opens terminals here, with `directory` as their working directory; none if this place has no terminals.
     fn terminals(&self, directory: &str) -> Option<Arc<dyn Terminals>> {

@@ -19,6 +19,7 @@ mod docker;
 mod doctor;
 mod environment;
 mod executor;
+mod foreseen;
 mod instance;
 mod run;
 
@@ -29,5 +30,6 @@ pub use docker::{
 pub use doctor::diagnose;
 pub use environment::{Environment, EnvironmentError, StageEvent, StageHandle, StageOutput, Stop};
 pub use executor::{Executor, NoRoom, PrepareError, PrepareRequest, Reservation};
+pub use foreseen::Foreseen;
 pub use instance::{InstanceExecutor, InstanceParts, InstanceStartError, SettingsError, group_owner};
 pub use run::{Interrupt, JobReport, JobRun, JobWatcher, Unwatched, run_job};

@@ -84,6 +84,7 @@ impl Cloud {
             .set("autoscaler.plugin_config.config_file", file("config"))
             .set("autoscaler.plugin_config.credentials_file", file("credentials"))
             .set("autoscaler.plugin_config.endpoint", self.aws.url())
+            .set("autoscaler.plugin_config.metadata_endpoint", self.aws.metadata_url())
             // A new mark waits a fraction of this for others.
             .set("autoscaler.group_lease_ttl", "2m")
             .set("autoscaler.max_instances", 5)
@@ -103,6 +104,7 @@ impl Cloud {
             .set("autoscaler.plugin_config.config_file", file("config"))
             .set("autoscaler.plugin_config.credentials_file", file("credentials"))
             .set("autoscaler.plugin_config.endpoint", self.aws.url())
+            .set("autoscaler.plugin_config.metadata_endpoint", self.aws.metadata_url())
             .set("autoscaler.connector_config.username", Sshd::user())
     }
 

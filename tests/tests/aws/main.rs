@@ -6,6 +6,7 @@ mod cloud;
 mod doctor;
 mod examples;
 mod idle;
+mod interruption;
 mod kinds;
 mod leases;
 mod moto;

@@ -18,7 +18,7 @@ use super::prepare::{self, Settings};
 use super::{DockerParts, DockerStartError, StartError, features, replace, settings};
 use crate::executor::{Executor, NoRoom, PrepareError, PrepareRequest, Reservation};
 use crate::instance::{InstanceEnvironment, Need, run_command};
-use crate::{Environment, InstanceExecutor, InstanceParts};
+use crate::{Environment, Foreseen, InstanceExecutor, InstanceParts};
 
 /// Time for an engine to say that it is there.
 const PING_DEADLINE: Duration = Duration::from_secs(10);
@@ -125,6 +125,7 @@ impl Executor for DockerAutoscaler {
                 ground.give_up();
                 return Err(PrepareError::System(why));
             }
+            taken = taken(&ground) => return Err(PrepareError::System(taken)),
         };
         match prepared {
             Ok(Ok(environment)) => Ok(Box::new(environment)),
@@ -181,6 +182,14 @@ impl Need for AnsweringEngine {
     }
 }
 
+/// Completes when the instance is about to be taken away.
+async fn taken(ground: &InstanceEnvironment) -> String {
+    match Environment::foreseen(ground) {
+        Some(foreseen) => foreseen.taken().await.to_string(),
+        None => std::future::pending().await,
+    }
+}
+
 /// What a failed preparation comes from: whatever was being done when an instance or its engine went away is not to blame.
 async fn cause_of(error: PrepareError, ground: &InstanceEnvironment, engine: &Engine) -> PrepareError {
     match error {
@@ -221,6 +230,10 @@ async fn cause(client: &Client, socket: &str) -> Option<String> {
 impl Ground for InstanceEnvironment {
     async fn lost(&self) -> String {
         Environment::lost(self).await
+    }
+
+    fn foreseen(&self) -> Option<Foreseen> {
+        Environment::foreseen(self)
     }
 
     fn is_lost(&self) -> bool {

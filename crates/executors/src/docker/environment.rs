@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::belongings::Belongings;
 use super::engine::{Engine, EngineError};
 use super::stage::{Attached, Inside, Said, broken};
+use crate::Foreseen;
 use crate::environment::{Environment, EnvironmentError, StageHandle, StageOutput};
 
 /// What an engine runs on, where that may vanish: an instance.
@@ -18,6 +19,9 @@ use crate::environment::{Environment, EnvironmentError, StageHandle, StageOutput
 pub(crate) trait Ground: Send + Sync + 'static {
     /// Completes when it is lost, with the reason for people.
     async fn lost(&self) -> String;
+
+    /// What is announced about its end.
+    fn foreseen(&self) -> Option<Foreseen>;
 
     /// It cannot be reached any more.
     fn is_lost(&self) -> bool;
@@ -140,6 +144,10 @@ impl Environment for DockerEnvironment {
             // A broken connection is noticed where it is used.
             None => std::future::pending().await,
         }
+    }
+
+    fn foreseen(&self) -> Option<Foreseen> {
+        self.ground.as_ref().and_then(|ground| ground.foreseen())
     }
 
     async fn close(self: Box<Self>, healthy: bool) {

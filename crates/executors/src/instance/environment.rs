@@ -13,6 +13,7 @@ use taskscaler::Acquisition;
 use super::machine::{Machine, Sent};
 use super::machines::Machines;
 use super::terminal::InstanceTerminals;
+use crate::Foreseen;
 use crate::environment::{Environment, EnvironmentError, StageEvent, StageHandle, StageOutput, Stop};
 
 /// A broken connection and a vanished instance are noticed in any order; the scaler knows more, so it gets this long.
@@ -82,6 +83,10 @@ impl InstanceEnvironment {
 
     /// No other job is to meet the instance.
     pub(crate) fn give_up(&self) {
+        // One whose end is announced takes no other job already, and the jobs that are left there keep its connection.
+        if self.acquisition.doom().borrow().is_some() && !self.client().is_closed() {
+            return;
+        }
         self.machines.drop_connection(self.acquisition.instance().as_str());
         self.acquisition.report_unhealthy("a job lost its connection to the instance");
     }
@@ -139,10 +144,17 @@ impl Environment for InstanceEnvironment {
             error = self.machine.client().closed() => {
                 match tokio::time::timeout(CAUSE_PATIENCE, self.acquisition.lost()).await {
                     Ok(cause) => cause.to_string(),
-                    Err(_) => format!("the connection to {} broke: {error}", self.place),
+                    Err(_) => {
+                        let broke = || format!("the connection to {} broke: {error}", self.place);
+                        Foreseen::of(&self.acquisition).lost().unwrap_or_else(broke)
+                    }
                 }
             }
         }
+    }
+
+    fn foreseen(&self) -> Option<Foreseen> {
+        Some(Foreseen::of(&self.acquisition))
     }
 
     fn terminals(&self, directory: &str) -> Option<Arc<dyn Terminals>> {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use connector::{Attempt, Client, DialError, DialOptions, Output};
-use fleeting::{ConnectInfo, HeartbeatError, InstanceId};
+use connector::{Attempt, Client, ConnectionError, DialError, DialOptions, Output};
+use fleeting::{ByteStream, ConnectInfo, HeartbeatError, InstanceId, Reach, ReachError};
 use job::Shell;
 use taskscaler::ReadyUp;
 use tokio::time::Instant;
@@ -43,6 +43,9 @@ pub(crate) struct Machines {
     shell: Shell,
     need: Option<Arc<dyn Need>>,
 }
+
+/// Reaches what an instance reaches, through its connection.
+struct Through(Client);
 
 impl Machines {
     pub(crate) fn new(
@@ -150,11 +153,27 @@ impl ReadyUp for Machines {
         }
     }
 
+    fn reach(&self, instance: &InstanceId) -> Option<Arc<dyn Reach>> {
+        let machine = self.open(instance.as_str())?;
+        Some(Arc::new(Through(machine.client().clone())))
+    }
+
     fn forget(&self, instance: &InstanceId) {
         self.options.host_keys.forget(instance.as_str());
         let machine = self.connected.lock().unwrap_or_else(PoisonError::into_inner).remove(instance);
         // Jobs that still run there hold it; the connection closes with the last of them.
         drop(machine);
+    }
+}
+
+#[async_trait]
+impl Reach for Through {
+    async fn connect(&self, host: &str, port: u16) -> Result<Box<dyn ByteStream>, ReachError> {
+        match self.0.connect_tcp(host, port).await {
+            Ok(tunnel) => Ok(Box::new(tunnel)),
+            Err(error @ ConnectionError::TunnelRefused { .. }) => Err(ReachError::Refused(error.to_string())),
+            Err(error) => Err(ReachError::Lost(error.to_string())),
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use trace::JobLog;
 
+use crate::Foreseen;
 use crate::environment::Environment;
 use crate::executor::{Executor, NoRoom, PrepareError, PrepareRequest, Reservation};
 pub(crate) use environment::InstanceEnvironment;
@@ -317,6 +318,14 @@ impl InstanceExecutor {
                     false => None,
                 };
                 Ok::<_, String>((machine, helper))
+            };
+            let foreseen = Foreseen::of(&acquisition);
+            let opened = async {
+                tokio::select! {
+                    biased;
+                    why = foreseen.leaving() => Err(why),
+                    opened = opened => opened,
+                }
             };
             match opened.await {
                 Ok((machine, helper)) => {

@@ -16,6 +16,7 @@ use gitlab_api::{
 use job::log::{CompiledMasks, LineKind, MaskRules};
 use job::{Context, FeatureFlag, JobFailure, JobResult, Placement, RunnerFacts};
 use session::Session;
+use taskscaler::DoomKind;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use trace::{Delivery, GitLab, JobLog, LogOptions, Undelivered, UploadOptions, Uploader};
@@ -80,6 +81,8 @@ pub struct JobReport {
     pub result: Option<JobResult>,
     /// From receipt to the end of the last stage.
     pub duration: Duration,
+    /// The job was stopped because this was announced for its instance.
+    pub ended_early: Option<DoomKind>,
     /// What became of the final state; none if none was due.
     pub delivery: Option<Result<Delivery, Undelivered>>,
 }
@@ -92,7 +95,13 @@ pub async fn run_job(run: JobRun) -> JobReport {
     let verdict = confirm(&run, &credentials).await;
     if verdict == Confirmed::Withdrawn {
         tracing::info!(job = id, "GitLab withdrew the job before it started");
-        return JobReport { job: id, result: None, duration: began.elapsed(), delivery: None };
+        return JobReport {
+            job: id,
+            result: None,
+            duration: began.elapsed(),
+            ended_early: None,
+            delivery: None,
+        };
     }
 
     let context = Context::new(&run.received.job, &run.runner, &run.placement);
@@ -104,12 +113,12 @@ pub async fn run_job(run: JobRun) -> JobReport {
     let uploader = Uploader::start(log.clone(), gitlab, upload);
 
     let supported = run.received.job.features.failure_reasons.clone();
-    let result = match context {
+    let (result, place) = match context {
         Err(setup) => {
             let failure = setup.failure();
-            JobResult::Failed(failure)
+            (JobResult::Failed(failure), None)
         }
-        Ok(_) if verdict == Confirmed::CancelRequested => JobResult::Failed(JobFailure::canceled()),
+        Ok(_) if verdict == Confirmed::CancelRequested => (JobResult::Failed(JobFailure::canceled()), None),
         Ok(context) => {
             let signals = Signals::new(uploader.remote(), run.interrupt.clone(), context.timeouts().job);
             let shell = run.runner.shell.as_str();
@@ -121,7 +130,14 @@ pub async fn run_job(run: JobRun) -> JobReport {
     let kind = if result.is_success() { LineKind::Info } else { LineKind::Error };
     log.line(kind, result.log_line());
     let duration = began.elapsed();
-    let delivery = uploader.finish(sent(&result, &supported)).await;
+    let ended_early = place.as_ref().and_then(|place| place.ended_early);
+    // Neither waits for the other: the result is known, and a GitLab that does not answer must not hold the place.
+    let close = async {
+        if let Some(place) = place {
+            place.close().await;
+        }
+    };
+    let (delivery, ()) = tokio::join!(uploader.finish(sent(&result, &supported)), close);
     if let Err(error) = &delivery {
         tracing::error!(
             job = id,
@@ -129,7 +145,7 @@ pub async fn run_job(run: JobRun) -> JobReport {
             "the job's result did not reach GitLab"
         );
     }
-    JobReport { job: id, result: Some(result), duration, delivery: Some(delivery) }
+    JobReport { job: id, result: Some(result), duration, ended_early, delivery: Some(delivery) }
 }
 
 /// What GitLab said to the confirmation of a job.

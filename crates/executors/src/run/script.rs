@@ -7,6 +7,7 @@ use job::{
     Context, Deadline, FailureReason, JobFailure, JobResult, JobStatus, Outcome, Stage, StagePlan, Timeouts,
 };
 use session::Session;
+use taskscaler::DoomKind;
 use trace::JobLog;
 
 use super::JobWatcher;
@@ -37,6 +38,17 @@ pub(super) struct Driver<'a> {
     prepared: bool,
     /// The place itself failed.
     place_failed: bool,
+    /// The job was stopped because this was announced.
+    ended_early: Option<DoomKind>,
+}
+
+/// The place of a job that has run its last stage.
+pub(super) struct Vacated {
+    environment: Box<dyn Environment>,
+    /// Another job may use it.
+    healthy: bool,
+    /// The job was stopped because this was announced for its instance.
+    pub(super) ended_early: Option<DoomKind>,
 }
 
 /// How a stage that did not succeed bears on the job.
@@ -47,6 +59,15 @@ enum Trouble {
     Halted(JobFailure),
     /// The place is gone: nothing is left to do.
     Lost(JobFailure),
+}
+
+// === impl Vacated ===
+
+impl Vacated {
+    /// Gives the place back.
+    pub(super) async fn close(self) {
+        self.environment.close(self.healthy).await;
+    }
 }
 
 // === impl Driver ===
@@ -73,18 +94,20 @@ impl<'a> Driver<'a> {
             signals,
             prepared: false,
             place_failed: false,
+            ended_early: None,
         }
     }
 
+    /// Runs the job. With its result comes the place, to be given back.
     pub(super) async fn drive(
         mut self,
         reservation: Box<dyn Reservation>,
         session: Option<Session>,
-    ) -> JobResult {
+    ) -> (JobResult, Option<Vacated>) {
         self.greet();
         let environment = match self.prepare(reservation).await {
             Ok(environment) => environment,
-            Err(failure) => return JobResult::Failed(failure),
+            Err(failure) => return (JobResult::Failed(failure), None),
         };
         if let Some(helper) = environment.helper() {
             self.context.set_helper(helper.clone());
@@ -95,20 +118,34 @@ impl<'a> Driver<'a> {
         {
             session.offer(terminals);
         }
-        let outcome = self.stages(&*environment).await;
+        let foreseen = environment.foreseen();
+        self.signals.foresee(foreseen.clone());
+        let (log, job, job_end) = (self.log, self.context.job().id, self.signals.job_end());
+        let tell = async {
+            match &foreseen {
+                Some(foreseen) => foreseen.tell(job, log, job_end).await,
+                None => std::future::pending().await,
+            }
+        };
+        let outcome = tokio::select! {
+            biased;
+            never = tell => match never {},
+            outcome = self.stages(&*environment) => outcome,
+        };
         if let Some(session) = session.filter(|_| !matches!(outcome, Err(Trouble::Lost(_)))) {
             self.see_off(&session, &*environment).await;
         }
         if self.prepared && !matches!(outcome, Err(Trouble::Lost(_))) {
             self.clean_up(&*environment).await;
         }
-        environment.close(!self.place_failed).await;
-        match outcome {
+        let vacated = Vacated { environment, healthy: !self.place_failed, ended_early: self.ended_early };
+        let result = match outcome {
             Ok(()) => JobResult::Success,
             Err(Trouble::Failed(failure) | Trouble::Halted(failure) | Trouble::Lost(failure)) => {
                 JobResult::Failed(failure)
             }
-        }
+        };
+        (result, Some(vacated))
     }
 
     /// Somebody who is connected may look around after the last stage, until they leave, their time is over, or the job is stopped.
@@ -342,7 +379,7 @@ impl<'a> Driver<'a> {
                 }
                 Ended::Stopped(stopped) => {
                     self.hint(&plan, &stopped);
-                    return Err(Trouble::Halted(stopped.failure()));
+                    return Err(self.halted(&stopped));
                 }
                 Ended::Lost(why) => {
                     self.place_failed = true;
@@ -357,7 +394,7 @@ impl<'a> Driver<'a> {
             let pause = self.context.retry_delay(attempt);
             tokio::select! {
                 biased;
-                stopped = self.signals.stopped(scope) => return Err(Trouble::Halted(stopped.failure())),
+                stopped = self.signals.stopped(scope) => return Err(self.halted(&stopped)),
                 why = environment.lost() => {
                     self.place_failed = true;
                     return Err(Trouble::Lost(JobFailure::system(why)));
@@ -375,6 +412,21 @@ impl<'a> Driver<'a> {
     async fn attempt(
         &mut self,
         environment: &dyn Environment,
+    /// What stopped a stage stops the job. A place that is about to go is left alone: cleaning it would only be in the way of the
+    /// job's result.
+    fn halted(&mut self, stopped: &Stopped) -> Trouble {
+        match stopped {
+            Stopped::Taken(taken) => {
+                self.place_failed = true;
+                self.ended_early = Some(taken.doom.kind);
+                Trouble::Lost(taken.failure())
+            }
+            Stopped::Canceled | Stopped::Aborted | Stopped::Interrupted(_) | Stopped::TimedOut(..) => {
+                Trouble::Halted(stopped.failure())
+            }
+        }
+    }
+
         plan: &StagePlan,
         scope: Scope,
     ) -> Option<Ended> {

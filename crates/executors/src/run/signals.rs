@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use trace::RemoteState;
 
 use super::Interrupt;
+use crate::foreseen::{Foreseen, Taken};
 
 /// All that may stop a stage.
 #[derive(Clone)]
@@ -17,6 +18,7 @@ pub(super) struct Signals {
     interrupt: Interrupt,
     job_end: Instant,
     job_timeout: Duration,
+    foreseen: Option<Foreseen>,
 }
 
 /// What stops a stage besides what stops the whole job.
@@ -41,6 +43,8 @@ pub(super) enum Stopped {
     Interrupted(Arc<str>),
     /// A bound on time was reached.
     TimedOut(Deadline, Duration),
+    /// The instance is about to go.
+    Taken(Taken),
 }
 
 // === impl Signals ===
@@ -51,7 +55,17 @@ impl Signals {
         interrupt: Interrupt,
         job_timeout: Duration,
     ) -> Self {
-        Self { remote, interrupt, job_end: Instant::now() + job_timeout, job_timeout }
+        Self { remote, interrupt, job_end: Instant::now() + job_timeout, job_timeout, foreseen: None }
+    }
+
+    /// The job has a place, for whose instance this is announced.
+    pub(super) fn foresee(&mut self, foreseen: Option<Foreseen>) {
+        self.foreseen = foreseen;
+    }
+
+    /// When the job's time is over.
+    pub(super) fn job_end(&self) -> Instant {
+        self.job_end
     }
 
     /// What is left of the job's time.
@@ -103,10 +117,17 @@ impl Signals {
             tokio::time::sleep_until(self.job_end).await;
             Stopped::TimedOut(Deadline::Job, self.job_timeout)
         };
+        let taken = async {
+            match &self.foreseen {
+                Some(foreseen) => Stopped::Taken(foreseen.taken().await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             stopped = told => stopped,
             stopped = interrupted => stopped,
+            stopped = taken => stopped,
             // Bounds that are not set are as long as the job's, which is then the one to name.
             stopped = job => stopped,
             stopped = own => stopped,
@@ -137,6 +158,7 @@ impl Stopped {
             Self::Canceled | Self::Aborted => JobFailure::canceled(),
             Self::Interrupted(signal) => JobFailure::interrupted(signal),
             Self::TimedOut(which, bound) => JobFailure::timeout(*which, *bound),
+            Self::Taken(taken) => taken.failure(),
         }
     }
 }

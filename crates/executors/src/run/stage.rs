@@ -63,7 +63,13 @@ pub(super) async fn attempt(
         tokio::select! {
             biased;
             stopped = &mut stopped => {
-                stop(&mut *output, &mut stdout, &mut stderr).await;
+                let patience = match &stopped {
+                    Stopped::Taken(taken) => taken.patience(TERMINATE_PATIENCE),
+                    Stopped::Canceled | Stopped::Aborted | Stopped::Interrupted(_) | Stopped::TimedOut(..) => {
+                        TERMINATE_PATIENCE
+                    }
+                };
+                stop(&mut *output, &mut stdout, &mut stderr, patience).await;
                 return Ended::Stopped(stopped);
             }
             event = output.next() => match event {
@@ -78,8 +84,13 @@ pub(super) async fn attempt(
 }
 
 /// Ends a running stage: asks, then insists, then gives up. What it still says goes into the log.
-async fn stop(output: &mut dyn StageOutput, stdout: &mut trace::LogWriter, stderr: &mut trace::LogWriter) {
-    for (how, patience) in [(Stop::Terminate, TERMINATE_PATIENCE), (Stop::Kill, KILL_PATIENCE)] {
+async fn stop(
+    output: &mut dyn StageOutput,
+    stdout: &mut trace::LogWriter,
+    stderr: &mut trace::LogWriter,
+    patience: Duration,
+) {
+    for (how, patience) in [(Stop::Terminate, patience), (Stop::Kill, KILL_PATIENCE)] {
         output.stop(how).await;
         let end = Instant::now() + patience;
         loop {

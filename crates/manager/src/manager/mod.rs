@@ -517,6 +517,9 @@ impl Manager {
         let duration = report.duration;
         tracing::info!(runner = entry.label, job = report.job, failure, ?duration, "job ended");
         self.reporter.observer.job_ended(&entry.label, report.job, failure, duration);
+        if let Some(kind) = report.ended_early {
+            entry.watch.entry.job_ended_early(kind);
+        }
         entry.watch.entry.job_ended(failure, duration);
         self.retire_if_done(runner);
     }

@@ -7,11 +7,8 @@ use crate::world;
 
 fn announcing() -> JobBuilder {
     JobBuilder::new("announces")
-        .script([
-            "w=$(printf 'mag%s' ic); printf '::add-mask::%s\\nthe word is %s\\n' \"$w\" \"$w\"",
-            "echo \"still $w\" >&2",
-        ])
-        .after_script(["echo \"after mag$(echo ic)\""])
+        .script(["w=$(printf 'mag%s' ic); printf '::add-mask::%s\\nthe word is %s\\n' \"$w\" \"$w\""])
+        .after_script(["echo \"after mag$(echo ic)\"", "echo \"still mag$(echo ic)\" >&2"])
 }
 
 #[tokio::test]

@@ -20,8 +20,8 @@ async fn containers_are_in_the_control_group_of_their_slot() {
     let job = world.enqueue(
         JobBuilder::new("kept apart")
             .variable("GIT_STRATEGY", "none")
-            .service(json!({"name": "box:1", "alias": "site", "command": ["sleep", "1000"]}))
-            .variable("HEALTHCHECK_TCP_PORT", "")
+            .service(json!({"name": "box:1", "alias": "site", "command": ["httpd", "-f", "-p", "80", "-h", "/bin"]}))
+            .variable("HEALTHCHECK_TCP_PORT", "80")
             .script([
                 "echo \"it is $GITLAB_RUNNER_SLOT_CGROUP\"",
                 "until test -e /tmp/signal; do sleep 0.1; done",

@@ -43,7 +43,9 @@ pub(crate) fn limits(runner: &Runner, global: &Config, size: Option<u32>) -> Vec
                     format!("limits/{key}"),
                     format!("`{key}` is {jobs}, but instances have room for {room} jobs"),
                 )
-                .leads_to(format!("no more than {jobs} jobs run at a time: {used} full instances are enough for them"))
+                .leads_to(format!(
+                    "no more than {jobs} jobs run at a time: {used} full instances are enough for them"
+                ))
                 .repair(format!("{key} = {room}   # or lower `max_instances` to {used}")),
             );
         }
@@ -94,17 +96,17 @@ mod tests {
 
     #[test]
     fn what_is_in_the_way_is_found() {
-        let table: [(u32, u32, u32, u32, u32, &[&str]); 7] = [
-            (10, 0, 10, 1, 10, &[]),
-            (10, 0, 10, 1, 5, &["limits/group"]),
-            (10, 0, 10, 1, 0, &["limits/group"]),
-            (10, 0, 10, 2, 20, &["limits/concurrent"]),
-            (50, 4, 10, 2, 20, &["limits/limit"]),
-            (4, 3, 10, 1, 5, &["limits/group", "limits/limit", "limits/concurrent"]),
+        let table = [
+            ([10, 0, 10, 1, 10], vec![]),
+            ([10, 0, 10, 1, 5], vec!["limits/group"]),
+            ([10, 0, 10, 1, 0], vec!["limits/group"]),
+            ([10, 0, 10, 2, 20], vec!["limits/concurrent"]),
+            ([50, 4, 10, 2, 20], vec!["limits/limit"]),
+            ([4, 3, 10, 1, 5], vec!["limits/group", "limits/limit", "limits/concurrent"]),
             // The group alone is the limit.
-            (50, 0, 0, 1, 5, &[]),
+            ([50, 0, 0, 1, 5], vec![]),
         ];
-        for (concurrent, limit, own, capacity, size, expected) in table {
+        for ([concurrent, limit, own, capacity, size], expected) in table {
             let found = findings(concurrent, limit, own, capacity, size);
             let bad = found.iter().filter(|one| one.severity > Severity::Good);
             let bad: Vec<&str> = bad.map(|one| one.check.as_str()).collect();
@@ -118,7 +120,12 @@ mod tests {
         let table = [
             (10, 0, 20, "at most 10 jobs at a time (`concurrent`) on at most 10 instances (`max_instances`)"),
             (50, 7, 20, "at most 7 jobs at a time (`limit`) on at most 10 instances (`max_instances`)"),
-            (50, 0, 4, "at most 8 jobs at a time (the group's size) on at most 4 instances (the group's size)"),
+            (
+                50,
+                0,
+                4,
+                "at most 8 jobs at a time (the group's size) on at most 4 instances (the group's size)",
+            ),
         ];
         for (concurrent, limit, size, expected) in table {
             let found = findings(concurrent, limit, 10, 2, size);

@@ -97,7 +97,7 @@ impl StaticGroup {
         let started = Instant::now();
         let mut granted = 0;
         while granted < n && started.elapsed() < SEARCH {
-            let candidates = self.pool.begin((n - granted) as usize, Instant::now());
+            let candidates = self.pool.begin((n - granted) as usize);
             if candidates.is_empty() {
                 break;
             }
@@ -116,7 +116,7 @@ impl StaticGroup {
 
     /// Why there are not as many machines as were asked for.
     fn shortage(&self) -> GroupError {
-        let troubles = self.pool.troubles(Instant::now());
+        let troubles = self.pool.troubles();
         if troubles.is_empty() {
             let message =
                 format!("all {} machines of plugin_config.instances are in use", self.machines.len());
@@ -178,8 +178,13 @@ impl InstanceGroup for StaticGroup {
         Ok(in_use.iter().map(|(name, times)| Seen::new(id(name, *times), InstanceState::Running)).collect())
     }
 
+    /// Machines that do not answer, or that somebody else uses, cannot be had.
+    fn max_size(&self) -> Option<u32> {
+        Some(u32::try_from(self.pool.usable()).unwrap_or(u32::MAX))
+    }
+
     /// Takes free machines into use, lower names first. With an owner, each is dialled and locked before; those that do not
-    /// answer, or that somebody else uses, are left alone for a while.
+    /// answer, or that somebody else uses, are left alone until a look at them says otherwise.
     async fn increase(&self, n: u32) -> Changed<u32> {
         if self.prepared.get().is_none() {
             let message = "the group is used before it was initialised".to_owned();

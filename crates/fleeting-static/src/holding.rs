@@ -60,6 +60,19 @@ impl Holding {
         }
     }
 
+    /// Whether a machine could be taken, without taking it.
+    pub(crate) async fn look(info: ConnectInfo, options: DialOptions, lock: Lock) -> Result<(), Unusable> {
+        let ssh = matches!(info.settings.protocol(), Protocol::Ssh);
+        if !ssh || info.settings.os == Some(Os::Windows) {
+            return diagnose::greets(&info, options.use_external_addr).await.map_err(Unusable::Dead);
+        }
+        let looking = Self { info, options, lock: None };
+        match looking.ask(&lock.look()).await? {
+            Answer::Theirs(who) => Err(Unusable::Theirs(who)),
+            Answer::Held | Answer::Unlockable(_) | Answer::Unclear(_) => Ok(()),
+        }
+    }
+
     /// True if there is a lock to renew.
     pub(crate) fn is_locked(&self) -> bool {
         self.lock.is_some()

@@ -49,15 +49,7 @@ impl Lock {
             r#"{}
 if ln -s "$v" "$l" 2>/dev/null; then echo held; exit 0; fi
 old=$(readlink "$l") || {{ e=$(ln -s "$v" "$l" 2>&1) && echo held || echo "unlockable $e"; exit 0; }}
-case $old in
-{VERSION}*" owner=$o "*) ;;
-{VERSION}' '*)
-    at=${{old##* at=}}; for=${{old##* for=}}; for=${{for%% *}}
-    case $at,$for in ,*|*,|*[!0-9,]*) echo "theirs $old"; exit 0;; esac
-    if [ $((n - at)) -lt "$for" ] && [ $((at - n)) -lt "$for" ]; then echo "theirs $old"; exit 0; fi ;;
-*) echo "theirs $old"; exit 0 ;;
-esac
-# Only one at a time replaces a lock, and only the one that was found; it is never absent meanwhile.
+{JUDGE}# Only one at a time replaces a lock, and only the one that was found; it is never absent meanwhile.
 if ! ln -s "$v" "$l.taking" 2>/dev/null; then
     at=$(readlink "$l.taking"); at=${{at##* at=}}
     case $at in ''|*[!0-9]*) ;; *)
@@ -78,6 +70,11 @@ echo "$a"
 "#,
             self.head()
         )
+    }
+
+    /// Changes nothing: held is said of what could be taken.
+    pub(crate) fn look(&self) -> String {
+        format!("{}\nold=$(readlink \"$l\") || {{ echo held; exit 0; }}\n{JUDGE}echo held\n", self.head())
     }
 
     /// Writes the lock again, if it is still this use's.
@@ -119,6 +116,17 @@ v='{VERSION} owner={manager}/{entry} use={token} name={name} host={host} for={va
         )
     }
 }
+
+/// Ends the script unless the lock that was found may be replaced.
+const JUDGE: &str = r#"case $old in
+v1*" owner=$o "*) ;;
+v1' '*)
+    at=${old##* at=}; for=${old##* for=}; for=${for%% *}
+    case $at,$for in ,*|*,|*[!0-9,]*) echo "theirs $old"; exit 0;; esac
+    if [ $((n - at)) -lt "$for" ] && [ $((at - n)) -lt "$for" ]; then echo "theirs $old"; exit 0; fi ;;
+*) echo "theirs $old"; exit 0 ;;
+esac
+"#;
 
 const VERSION: &str = "v1";
 
@@ -200,12 +208,14 @@ mod tests {
             let (a, b) = (lock("a", 600), lock("b", 600));
             assert_eq!(run(a.take()), Answer::Held, "{shell:?}");
             let theirs = Answer::Theirs("entry `pool` of manager a on host host-a".to_owned());
+            assert_eq!(run(b.look()), theirs);
             assert_eq!(run(b.take()), theirs);
             assert_eq!(run(b.renew()), theirs);
             run(b.release());
             assert_eq!(run(a.renew()), Answer::Held);
             assert_eq!(links(home.path()).len(), 1);
             assert_eq!(run(a.release()), Answer::Held);
+            assert_eq!(run(b.look()), Answer::Held);
             assert_eq!(links(home.path()), [""; 0]);
             assert_eq!(run(b.take()), Answer::Held);
             // A lock that somebody removed is made again by the use that has the machine.

@@ -10,7 +10,6 @@ use connector::DialOptions;
 use fleeting::ConnectInfo;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
 use crate::holding::{Holding, Unusable};
 use crate::lock::Lock;
@@ -22,6 +21,8 @@ const REST: Duration = Duration::from_secs(30);
 pub(crate) struct Pool {
     machines: Mutex<BTreeMap<String, Usage>>,
     changed: Notify,
+    /// A machine was taken or returned, for [`close`](Pool::close).
+    settled: Notify,
     closed: AtomicBool,
 }
 
@@ -31,8 +32,8 @@ struct Usage {
     /// How often it was taken into use.
     times: u64,
     standing: Standing,
-    /// Until when it is left alone, and why.
-    trouble: Option<(Instant, String)>,
+    /// Why it is left alone. The task looks after it, and ends that.
+    trouble: Option<(String, Background)>,
 }
 
 #[derive(Debug, Default)]
@@ -44,21 +45,26 @@ enum Standing {
     /// In use, without a lock of which anything is known.
     Used,
     /// In use, and locked.
-    Held(Arc<Holding>, Renewing),
+    Held(Arc<Holding>, Background),
     /// Its lock is being removed.
     Returning,
 }
 
-/// The task that renews a lock; it ends with this value.
+/// A task that ends with this value.
 #[derive(Debug)]
-struct Renewing(AbortHandle);
+struct Background(AbortHandle);
 
 // === impl Pool ===
 
 impl Pool {
     pub(crate) fn new(names: impl Iterator<Item = String>) -> Self {
         let machines = names.map(|name| (name, Usage::default())).collect();
-        Self { machines: Mutex::new(machines), changed: Notify::new(), closed: AtomicBool::new(false) }
+        Self {
+            machines: Mutex::new(machines),
+            changed: Notify::new(),
+            settled: Notify::new(),
+            closed: AtomicBool::new(false),
+        }
     }
 
     fn machines(&self) -> MutexGuard<'_, BTreeMap<String, Usage>> {
@@ -108,13 +114,17 @@ impl Pool {
         granted
     }
 
+    /// Machines that are in use or can be, as far as is known.
+    pub(crate) fn usable(&self) -> usize {
+        self.machines().values().filter(|usage| usage.trouble.is_none()).count()
+    }
+
     /// So many free machines that are worth a try; each has to be [taken](Self::take).
-    pub(crate) fn begin(&self, n: usize, now: Instant) -> Vec<String> {
+    pub(crate) fn begin(&self, n: usize) -> Vec<String> {
         let mut machines = self.machines();
-        let free = machines.iter_mut().filter(|(_, usage)| {
-            matches!(usage.standing, Standing::Free)
-                && usage.trouble.as_ref().is_none_or(|(until, _)| *until <= now)
-        });
+        let free = machines
+            .iter_mut()
+            .filter(|(_, usage)| matches!(usage.standing, Standing::Free) && usage.trouble.is_none());
         free.take(n)
             .map(|(name, usage)| {
                 usage.standing = Standing::Taking;
@@ -134,8 +144,7 @@ impl Pool {
     ) -> bool {
         // Whatever happens on the way, the machine does not stay half taken.
         let mut attempt = Attempt { pool: Arc::clone(&self), name: name.clone(), over: false };
-        let taken = Holding::take(info, options, lock).await;
-        attempt.over = true;
+        let taken = Holding::take(info.clone(), options.clone(), lock.clone()).await;
         if self.closed.load(Ordering::Relaxed) {
             if let Ok(holding) = &taken
                 && let Err(why) = holding.release().await
@@ -144,13 +153,13 @@ impl Pool {
             }
             return false;
         }
+        attempt.over = true;
         let mut machines = self.machines();
         let Some(usage) = machines.get_mut(&name) else { return false };
-        match taken {
+        let granted = match taken {
             Ok(holding) => {
                 let holding = Arc::new(holding);
                 usage.times += 1;
-                usage.trouble = None;
                 let renewing = tokio::spawn(renew(
                     Arc::clone(&holding),
                     Arc::downgrade(&self),
@@ -158,27 +167,54 @@ impl Pool {
                     usage.times,
                     renewal,
                 ));
-                usage.standing = Standing::Held(holding, Renewing(renewing.abort_handle()));
+                usage.standing = Standing::Held(holding, Background(renewing.abort_handle()));
                 true
             }
             Err(why) => {
                 usage.standing = Standing::Free;
                 let text = format!("machine `{name}` {why}");
-                if usage.trouble.as_ref().is_none_or(|(_, before)| *before != text) {
-                    tracing::warn!(machine = name, "the machine {why}; it is not used until that changes");
-                }
-                usage.trouble = Some((Instant::now() + REST.min(renewal), text));
+                tracing::warn!(machine = name, "the machine {why}; it is not used until that changes");
+                let recovering = recover(Arc::downgrade(&self), name, info, options, lock, REST.min(renewal));
+                usage.trouble = Some((text, Background(tokio::spawn(recovering).abort_handle())));
                 false
             }
+        };
+        drop(machines);
+        self.settled.notify_one();
+        granted
+    }
+
+    /// A machine that could not be used can be, or cannot for this reason.
+    fn looked_at(&self, name: &str, outcome: Result<(), Unusable>) -> bool {
+        let usable = outcome.is_ok();
+        if let Some(usage) = self.machines().get_mut(name) {
+            match (outcome, &mut usage.trouble) {
+                (Ok(()), trouble) => {
+                    tracing::info!(machine = name, "the machine can be used again");
+                    *trouble = None;
+                }
+                (Err(why), Some((text, _))) => *text = format!("machine `{name}` {why}"),
+                (Err(_), None) => {}
+            }
         }
+        if usable {
+            self.changed.notify_one();
+        }
+        usable
     }
 
     /// Why free machines are not used.
-    pub(crate) fn troubles(&self, now: Instant) -> Vec<String> {
-        let machines = self.machines();
-        let troubled = machines.values().filter(|usage| matches!(usage.standing, Standing::Free));
-        let current = troubled.filter_map(|usage| usage.trouble.as_ref()).filter(|(until, _)| *until > now);
-        current.map(|(_, why)| why.clone()).collect()
+    pub(crate) fn troubles(&self) -> Vec<String> {
+        self.machines()
+            .values()
+            .filter_map(|usage| usage.trouble.as_ref())
+            .map(|(why, _)| why.clone())
+            .collect()
+    }
+
+    fn is_settled(&self) -> bool {
+        let busy = |usage: &Usage| matches!(usage.standing, Standing::Taking | Standing::Returning);
+        !self.machines().values().any(busy)
     }
 
     /// The use of a machine is over. Its lock is removed by a task of its own; until then nobody takes the machine.
@@ -212,6 +248,7 @@ impl Pool {
             usage.standing = Standing::Free;
         }
         self.changed.notify_one();
+        self.settled.notify_one();
     }
 
     /// Removes all locks. Returns those that stay, and why.
@@ -230,7 +267,15 @@ impl Pool {
                 released.unwrap_or_else(|_| Err(Unusable::Dead(format!("nothing within {patience:?}"))));
             released.err().map(|why| format!("machine `{name}` {why}"))
         });
-        futures_util::future::join_all(releases).await.into_iter().flatten().collect()
+        let settled = async {
+            while !self.is_settled() {
+                self.settled.notified().await;
+            }
+        };
+        let (left, settled) =
+            tokio::join!(futures_util::future::join_all(releases), tokio::time::timeout(patience, settled));
+        let late = settled.is_err().then(|| "some machines are being returned still".to_owned());
+        left.into_iter().flatten().chain(late).collect()
     }
 }
 
@@ -251,7 +296,7 @@ impl Standing {
     }
 }
 
-impl Drop for Renewing {
+impl Drop for Background {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -268,6 +313,25 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         if !self.over {
             self.pool.freed(&self.name);
+        }
+    }
+}
+
+/// Looks at a machine that could not be used, until it can be.
+async fn recover(
+    pool: Weak<Pool>,
+    name: String,
+    info: ConnectInfo,
+    options: DialOptions,
+    lock: Lock,
+    every: Duration,
+) {
+    loop {
+        tokio::time::sleep(every).await;
+        let outcome = Holding::look(info.clone(), options.clone(), lock.clone()).await;
+        let Some(pool) = pool.upgrade() else { return };
+        if pool.looked_at(&name, outcome) {
+            return;
         }
     }
 }

@@ -132,7 +132,9 @@ async fn locks_are_renewed_while_a_machine_is_in_use() {
 async fn two_managers_with_the_same_machines_take_turns() {
     let machine = Sshd::start();
     let entry = |name: &str| {
-        Entry::machines(name, [&machine]).policy([("idle_count", 0.into()), ("idle_time", "1s".into())])
+        Entry::machines(name, [&machine])
+            .policy([("idle_count", 0.into()), ("idle_time", "1s".into())])
+            .set("autoscaler.group_lease_ttl", "30s")
     };
     let first = Setup::new().runner(entry("first")).start().await;
     let gate = first.folder().join("gate");

@@ -23,6 +23,11 @@ pub trait Environment: Send + Sync {
         None
     }
 
+    /// Variables that the place adds to the job's, each with its name and value.
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
     /// Starts a stage: `command` is run with `script` on its standard input.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! `docker-autoscaler`: containers of engines on scaled instances, reached through the kept SSH connection of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use taskscaler::{InstanceLine, Report};
 use tokio::sync::watch;
 use trace::JobLog;
 
-use super::engine::{Endpoint, Engine, EngineError};
+use super::engine::{Endpoint, Engine, EngineError, Program, Way};
 use super::environment::Ground;
 use super::prepare::{self, Settings};
-use super::{DockerParts, DockerStartError, StartError, features, replace, settings};
+use super::{DockerParts, DockerStartError, StartError, features, replace, settings, tidy};
 use crate::executor::{Executor, NoRoom, PrepareError, PrepareRequest, Reservation};
-use crate::instance::{InstanceEnvironment, Need, run_command};
+use crate::instance::{InstanceEnvironment, Need, SlotCgroups, run_command};
 use crate::{Environment, Foreseen, InstanceExecutor, InstanceParts};
 
 /// Time for an engine to say that it is there.
@@ -43,7 +43,13 @@ pub struct DockerAutoscaler {
 }
 
 /// An instance is ready when its engine answers through the connection to it.
-struct AnsweringEngine(Arc<RwLock<Arc<Settings>>>);
+struct AnsweringEngine {
+    settings: Arc<RwLock<Arc<Settings>>>,
+    system_id: String,
+    short_token: String,
+    /// Instances on which nothing of an earlier run of this manager is left, or is being removed.
+    tidied: Mutex<BTreeSet<String>>,
+}
 
 // === impl DockerAutoscaler ===
 
@@ -59,7 +65,12 @@ impl DockerAutoscaler {
     ) -> Result<Self, DockerStartError> {
         let settings = settings(runner, &parts.base, &parts.version)?;
         let settings = Arc::new(RwLock::new(Arc::new(settings)));
-        let need: Arc<dyn Need> = Arc::new(AnsweringEngine(Arc::clone(&settings)));
+        let need: Arc<dyn Need> = Arc::new(AnsweringEngine {
+            settings: Arc::clone(&settings),
+            system_id: parts.system_id.clone(),
+            short_token: runner.short_token().to_owned(),
+            tidied: Mutex::default(),
+        });
         let instances = InstanceExecutor::start_with(runner, instances, Some(need)).await;
         let instances = instances.map_err(StartError::Instance)?;
         Ok(Self { instances, settings, parts, engines: Mutex::new(BTreeMap::new()) })
@@ -74,7 +85,7 @@ impl DockerAutoscaler {
         if let Some(engine) = engines.get(instance).and_then(|(engine, _)| engine.upgrade()) {
             return Ok(engine);
         }
-        let dial = Endpoint::tunnelled(&settings.config, ground.client().clone())
+        let dial = Endpoint::tunnelled(&settings.config, ground.client().clone(), settings.way)
             .map_err(|error| PrepareError::Configuration(error.to_string()))?;
         let engine =
             Engine::new(dial, place(instance)).map_err(|error| PrepareError::System(error.to_string()))?;
@@ -158,27 +169,62 @@ impl Executor for DockerAutoscaler {
 
 // === impl AnsweringEngine ===
 
+impl AnsweringEngine {
+    /// Removes what an earlier run of the manager left on an instance that this one has taken over; once, in the background.
+    fn tidy(&self, instance: &str, engine: Engine) {
+        if self.tidied.lock().unwrap_or_else(PoisonError::into_inner).insert(instance.to_owned()) {
+            tidy(&Arc::new(engine), &self.system_id, &self.short_token);
+        }
+    }
+}
+
 #[async_trait]
 impl Need for AnsweringEngine {
     async fn look(&self, client: &Client) -> Result<(), String> {
-        let settings = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
+        let settings = Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner));
         let place = place(client.instance());
-        let dial =
-            Endpoint::tunnelled(&settings.config, client.clone()).map_err(|error| error.to_string())?;
-        let engine = Engine::new(dial, place.clone()).map_err(|error| error.to_string())?;
+        let dial = Endpoint::tunnelled(&settings.config, client.clone(), settings.way)
+            .map_err(|error| error.to_string())?;
+        let engine = Engine::new(dial, place).map_err(|error| error.to_string())?;
         let asked = tokio::time::timeout(PING_DEADLINE, engine.api().ping()).await;
         let why = match asked {
-            Ok(Ok(_)) => return Ok(()),
+            Ok(Ok(_)) => {
+                self.tidy(client.instance(), engine);
+                return Ok(());
+            }
             Ok(Err(error)) => EngineError::from(error).to_string(),
             Err(_) => format!("no answer within {PING_DEADLINE:?}"),
         };
-        let host = settings.config.host.as_deref().filter(|host| !host.is_empty());
-        let cause = match host.unwrap_or(DEFAULT_HOST).strip_prefix("unix://") {
-            Some(socket) => cause(client, socket).await,
-            None => None,
-        };
-        let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
-        Err(format!("{place} does not answer{cause} ({why})"))
+        Err(silent(&settings, client, &why).await)
+    }
+
+    fn forget(&self, instance: &str) {
+        self.tidied.lock().unwrap_or_else(PoisonError::into_inner).remove(instance);
+    }
+}
+
+/// That the engine of an instance does not answer, with the cause as far as it shows there.
+pub(super) async fn silent(settings: &Settings, client: &Client, why: &str) -> String {
+    let host = settings.config.host.as_deref().filter(|host| !host.is_empty());
+    let cause = match host.unwrap_or(DEFAULT_HOST).strip_prefix("unix://") {
+        Some(socket) => cause(client, socket).await,
+        None => None,
+    };
+    let cause = match cause {
+        None if settings.way != Way::Forward => Program::new(host).reaches(client).await.err().map(unreached),
+        cause => cause,
+    };
+    let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{} does not answer{cause} ({why})", place(client.instance()))
+}
+
+/// What the engine's own client on an instance says, for people who did not ask for it.
+fn unreached(said: String) -> String {
+    match said.strip_prefix("exit code 127") {
+        Some(_) => "its SSH server does not forward to it (AllowStreamLocalForwarding), and there is no `docker` program \
+                    there for `docker system dial-stdio`"
+            .to_owned(),
+        None => format!("`docker` does not reach it there: {}", said.lines().last().unwrap_or_default()),
     }
 }
 
@@ -207,7 +253,7 @@ async fn cause_of(error: PrepareError, ground: &InstanceEnvironment, engine: &En
     }
 }
 
-fn place(instance: &str) -> String {
+pub(super) fn place(instance: &str) -> String {
     format!("the Docker engine of instance {instance}")
 }
 
@@ -242,5 +288,9 @@ impl Ground for InstanceEnvironment {
 
     fn give_up(&self) {
         Self::give_up(self);
+    }
+
+    fn cgroups(&self) -> Option<&SlotCgroups> {
+        Self::cgroups(self)
     }
 }

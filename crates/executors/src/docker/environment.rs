@@ -6,13 +6,17 @@ use async_trait::async_trait;
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{CreateContainerOptionsBuilder, UploadToContainerOptionsBuilder};
 use bytes::{Bytes, BytesMut};
+use session::Terminals;
 use tokio::task::JoinHandle;
 
 use super::belongings::Belongings;
 use super::engine::{Engine, EngineError};
-use super::stage::{Attached, Inside, Said, broken};
+use super::ownership::Ownership;
+use super::stage::{Asking, Attached, Inside, Said, broken};
+use super::terminal::ContainerTerminals;
 use crate::Foreseen;
 use crate::environment::{Environment, EnvironmentError, StageHandle, StageOutput};
+use crate::instance::SlotCgroups;
 
 /// What an engine runs on, where that may vanish: an instance.
 #[async_trait]
@@ -28,6 +32,9 @@ pub(crate) trait Ground: Send + Sync + 'static {
 
     /// No other job is to meet it.
     fn give_up(&self);
+
+    /// Control groups of the job's slot.
+    fn cgroups(&self) -> Option<&SlotCgroups>;
 }
 
 /// A job's containers on one engine.
@@ -36,6 +43,8 @@ pub(crate) struct DockerEnvironment {
     pub(crate) belongings: Belongings,
     pub(crate) build: Build,
     pub(crate) helper: Option<Helper>,
+    /// Files of the helper that are to be given to the image's user.
+    pub(crate) ownership: Option<Ownership>,
     pub(crate) words: Words,
     /// The instance that the engine runs on; none for an engine that is always there.
     pub(crate) ground: Option<Arc<dyn Ground>>,
@@ -54,8 +63,8 @@ pub(crate) struct Build {
     pub(crate) folders: Option<Bytes>,
     /// Lines before every script.
     pub(crate) prefix: String,
-    /// The container sees no processes but its own.
-    pub(crate) own_processes: bool,
+    /// How its processes are asked to end.
+    pub(crate) asking: Asking,
     pub(crate) created: tokio::sync::Mutex<bool>,
 }
 
@@ -89,6 +98,10 @@ impl DockerEnvironment {
             return Ok(Box::new(Said::new(self.words.greeting.clone())));
         }
         if stage == "after_script" || stage.starts_with("step_") {
+            if let (Some(ownership), Some(helper)) = (&self.ownership, &self.helper) {
+                self.build.exists(&self.engine).await?;
+                ownership.settle(&self.engine, &self.build.name, &helper.name).await;
+            }
             return Ok(Box::new(self.build.start(&self.engine, script).await?));
         }
         match &self.helper {
@@ -108,6 +121,11 @@ impl DockerEnvironment {
 impl Environment for DockerEnvironment {
     fn place(&self) -> &str {
         self.engine.place()
+    }
+
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        let cgroups = self.ground.as_ref().and_then(|ground| ground.cgroups());
+        cgroups.map(SlotCgroups::variable).into_iter().collect()
     }
 
     async fn start(
@@ -150,6 +168,10 @@ impl Environment for DockerEnvironment {
         self.ground.as_ref().and_then(|ground| ground.foreseen())
     }
 
+    fn terminals(&self, directory: &str) -> Option<Arc<dyn Terminals>> {
+        Some(Arc::new(ContainerTerminals::new(Arc::clone(&self.engine), &self.build.name, directory)))
+    }
+
     async fn close(self: Box<Self>, healthy: bool) {
         for task in &self.tasks {
             task.abort();
@@ -175,6 +197,16 @@ impl Drop for DockerEnvironment {
 // === impl Build ===
 
 impl Build {
+    /// Has the container be there, if nothing has run in it yet.
+    async fn exists(&self, engine: &Engine) -> Result<(), EngineError> {
+        let mut created = self.created.lock().await;
+        if !*created {
+            self.create(engine).await?;
+            *created = true;
+        }
+        Ok(())
+    }
+
     async fn start(&self, engine: &Arc<Engine>, script: Bytes) -> Result<Attached, EngineError> {
         let mut created = self.created.lock().await;
         if !*created {
@@ -183,7 +215,7 @@ impl Build {
         }
         let script = prefixed(Some(self.prefix.clone()), script);
         let memory = self.body.host_config.as_ref().and_then(|host| host.memory);
-        let started = Attached::start(engine, &self.name, script, self.own_processes, memory).await;
+        let started = Attached::start(engine, &self.name, script, self.asking, memory).await;
         if let Err(EngineError::NotFound(_)) = started {
             // Somebody removed it; the next try makes another.
             *created = false;

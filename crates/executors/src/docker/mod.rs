@@ -11,12 +11,14 @@ mod engine;
 mod environment;
 mod helper;
 mod labels;
+mod ownership;
 mod prepare;
 mod pull;
 mod reference;
 mod services;
 mod stage;
 mod template;
+mod terminal;
 mod values;
 mod volumes;
 
@@ -26,13 +28,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use config::Runner;
 use gitlab_api::Features;
-use job::Shell;
+use job::{FeatureFlag, Shell};
 use tokio::sync::watch;
 use trace::JobLog;
 
 use crate::executor::{Executor, NoRoom, PrepareError, PrepareRequest, Reservation};
 use crate::{Environment, InstanceStartError};
-use engine::{Endpoint, Engine, EngineError};
+use engine::{Endpoint, Engine, EngineError, Way};
 use prepare::Settings;
 use template::{Template, TemplateError};
 
@@ -182,6 +184,8 @@ fn features() -> Features {
         // No secrets provider is built in, so GitLab must not send jobs that need one.
         vault_secrets: false,
         shared: false,
+        terminal: true,
+        session: true,
         ..Features::INSTANCE
     }
 }
@@ -190,7 +194,8 @@ fn settings(runner: &Runner, base: &Path, version: &str) -> Result<Settings, Sta
     let config = runner.docker.clone().ok_or(StartError::Missing)?;
     runner.shell().as_str().parse::<Shell>().map_err(|error| StartError::Shell(error.to_string()))?;
     let template = Template::new(&config, base)?;
-    Ok(Settings { config, template, version: version.to_owned(), base: base.to_owned() })
+    let way = Way::of(runner.feature_flag(FeatureFlag::UseDockerAutoscalerDialStdio.name()));
+    Ok(Settings { config, template, way, version: version.to_owned(), base: base.to_owned() })
 }
 
 /// Puts changed settings in force, or keeps the ones that work.

@@ -16,15 +16,24 @@ use uuid::Uuid;
 
 use super::allow;
 use super::belongings::Belongings;
-use super::engine::{Engine, EngineError};
+use super::engine::{Engine, EngineError, Way};
 use super::environment::{Build, DockerEnvironment, Ground, Helper, Words};
 use super::helper::HelperImage;
 use super::labels::Labels;
+use super::ownership::Ownership;
 use super::pull::{Image, Images, Wanted};
 use super::services::{Definition, Service, Surroundings};
+use super::stage::Asking;
 use super::template::{Network, Template};
 use super::volumes::{self, Needs, Volumes};
 use crate::PrepareError;
+use crate::instance::SlotCgroups;
+
+macro_rules! shells {
+    () => {
+        "/usr/local/bin/bash /usr/bin/bash /bin/bash /usr/local/bin/sh /usr/bin/sh /bin/sh /busybox/sh"
+    };
+}
 
 /// Tries of a preparation whose failure may pass, and the pause between them.
 const TRIES: u32 = 3;
@@ -33,9 +42,14 @@ const PAUSE: Duration = Duration::from_secs(3);
 const DETECT: [&str; 3] = [
     "sh",
     "-c",
-    "for s in /usr/local/bin/bash /usr/bin/bash /bin/bash /usr/local/bin/sh /usr/bin/sh /bin/sh /busybox/sh; do \
-     if [ -x \"$s\" ]; then exec \"$s\"; fi; done; echo shell not found; exit 1",
+    concat!(
+        "for s in ",
+        shells!(),
+        "; do if [ -x \"$s\" ]; then exec \"$s\"; fi; done; echo shell not found; exit 1"
+    ),
 ];
+/// Where shells are looked for, the best first.
+pub(crate) const SHELLS: &str = shells!();
 /// What the helper container does while nothing runs in it.
 const IDLE: [&str; 3] = ["sh", "-c", "while :; do sleep 2147483647; done"];
 
@@ -43,6 +57,8 @@ const IDLE: [&str; 3] = ["sh", "-c", "while :; do sleep 2147483647; done"];
 pub(crate) struct Settings {
     pub(crate) config: DockerConfig,
     pub(crate) template: Template,
+    /// How engines on instances are reached.
+    pub(crate) way: Way,
     /// Version of this program, which the helper image has as well.
     pub(crate) version: String,
     /// Folder that relative paths start from.
@@ -59,6 +75,8 @@ struct Preparation<'a> {
     unique: String,
     belongings: Belongings,
     network: Network,
+    /// Those of the job's slot, where it has one and they are asked for.
+    cgroups: Option<SlotCgroups>,
 }
 
 /// Makes the place of a job. What may pass is tried again.
@@ -127,6 +145,7 @@ async fn once(
         unique,
         belongings,
         network,
+        cgroups: ground.as_ref().and_then(|ground| ground.cgroups()).cloned(),
     };
     let environment = preparation.make(&name, &definitions, ground).await;
     if environment.is_err() {
@@ -175,6 +194,7 @@ impl Preparation<'_> {
             labels: &self.labels,
             belongings: &self.belongings,
             network: &self.network,
+            cgroup: self.cgroups.as_ref().map(|cgroups| cgroups.services.as_str()),
             unique: &self.unique,
             log,
         };
@@ -183,6 +203,12 @@ impl Preparation<'_> {
         let hosts: Vec<String> =
             config.extra_hosts.iter().cloned().chain(services.iter().flat_map(Service::hosts)).collect();
 
+        let ownership = if context.flags().is_on(FeatureFlag::DisableUmaskForDockerExecutor) {
+            let folders = vec![context.project_dir(), context.temp_dir()];
+            Ownership::for_user(if user.is_empty() { &image.user } else { &user }, folders)
+        } else {
+            None
+        };
         let helper = if helped { Some(self.start_helper(&images, &volumes, &hosts).await?) } else { None };
         if let (Some(helper), Some(timeout)) = (&helper, config.wait_for_services_timeout()) {
             Service::check_all(&services, &helper.name, timeout, &around).await;
@@ -198,6 +224,7 @@ impl Preparation<'_> {
             ),
             build,
             helper,
+            ownership,
             ground,
             tasks,
             started: Mutex::new(None),
@@ -329,14 +356,18 @@ impl Preparation<'_> {
         if !entrypoint.is_empty() && config.disable_entrypoint_overwrite {
             log.line(LineKind::Warning, "Entrypoint override disabled");
         }
-        let own_processes =
-            host.pid_mode.is_none() && !context.flags().is_on(FeatureFlag::UseNativeContainerStop);
+        let shared = host.pid_mode.is_some() || context.flags().is_on(FeatureFlag::UseNativeContainerStop);
+        let asking = match host.init {
+            _ if shared => Asking::Engine,
+            Some(true) => Asking::BelowInit,
+            Some(false) | None => Asking::All,
+        };
         let body = ContainerCreateBody {
             image: Some(image.reference.clone()),
             cmd: Some(DETECT.map(str::to_owned).into()),
             entrypoint: (!entrypoint.is_empty() && !config.disable_entrypoint_overwrite)
                 .then_some(entrypoint),
-            env: Some(context.variables().iter().map(|variable| assignment(variable, context)).collect()),
+            env: Some(self.environment()),
             user: (!user.is_empty()).then_some(user),
             hostname: self.hostname(),
             open_stdin: Some(true),
@@ -355,15 +386,13 @@ impl Preparation<'_> {
             Some(false) => (String::new(), folders(&[&project, &context.temp_dir()])),
             None => (String::new(), None),
         };
-        Build {
-            name,
-            body,
-            platform,
-            folders,
-            prefix,
-            own_processes,
-            created: tokio::sync::Mutex::new(false),
-        }
+        Build { name, body, platform, folders, prefix, asking, created: tokio::sync::Mutex::new(false) }
+    }
+
+    fn environment(&self) -> Vec<String> {
+        let own = self.context.variables().iter().map(|variable| assignment(variable, self.context));
+        let slot = self.cgroups.iter().map(SlotCgroups::variable);
+        own.chain(slot.map(|(name, value)| format!("{name}={value}"))).collect()
     }
 
     fn host(&self, volumes: &Volumes, hosts: &[String]) -> HostConfig {
@@ -372,6 +401,10 @@ impl Preparation<'_> {
             binds: super::values::list(&volumes.binds),
             mounts: (!volumes.mounts.is_empty()).then(|| volumes.mounts.clone()),
             extra_hosts: super::values::list(hosts),
+            cgroup_parent: match &self.cgroups {
+                Some(cgroups) => Some(cgroups.job.clone()),
+                None => self.settings.template.build.cgroup_parent.clone(),
+            },
             ..self.settings.template.build.clone()
         }
     }
@@ -537,6 +570,6 @@ fn folders(paths: &[&str]) -> Option<Bytes> {
 }
 
 /// A path as one word of a shell.
-fn quoted(path: &str) -> String {
+pub(crate) fn quoted(path: &str) -> String {
     format!("'{}'", path.replace('\'', r"'\''"))
 }

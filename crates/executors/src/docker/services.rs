@@ -79,6 +79,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) labels: &'a Labels,
     pub(crate) belongings: &'a Belongings,
     pub(crate) network: &'a Network,
+    /// Control group of services, where it goes by the job's slot.
+    pub(crate) cgroup: Option<&'a str>,
     pub(crate) unique: &'a str,
     pub(crate) log: &'a JobLog,
 }
@@ -405,6 +407,9 @@ fn body(
     let config = around.config;
     let mut host = around.template.service.clone();
     host.network_mode = around.network.mode();
+    if let Some(cgroup) = around.cgroup {
+        host.cgroup_parent = Some(cgroup.to_owned());
+    }
     host.binds = super::values::list(&volumes.binds);
     host.mounts = (!volumes.mounts.is_empty()).then(|| volumes.mounts.clone());
     let privileged =

@@ -30,10 +30,13 @@ const KILLED: i64 = 137;
 /// Where a stage in the helper notes its process group.
 const GROUP_FILE: &str = "/tmp/.drover-stage";
 
-/// Ends every process of a container but the first, then the first. Processes are children of shells that wait for them:
-/// a signal to the first alone is heard when its child has ended.
-const TERMINATE_ALL: &str = "for p in /proc/[0-9]*; do p=${p#/proc/}; if [ \"$p\" != 1 ] && [ \"$p\" != \"$$\" ]; then \
-                             kill -s TERM \"$p\" 2>/dev/null; fi; done; kill -s TERM 1";
+/// Ends every process of a container from `FIRST` on, shells before what they wait for: a shell whose child has ended, and that
+/// has not heard anything itself, would go on with the next command. Numbers of processes rise, so parents come first; those of one
+/// length are in order.
+const TERMINATE: &str = "for p in /proc/[0-9] /proc/[0-9][0-9] /proc/[0-9][0-9][0-9] /proc/[0-9][0-9][0-9][0-9] \
+                         /proc/[0-9][0-9][0-9][0-9][0-9]*; do p=${p#/proc/}; \
+                         if [ \"$p\" != \"$$\" ] && [ \"$p\" -ge FIRST ] 2>/dev/null; then \
+                         kill -s TERM \"$p\" 2>/dev/null; fi; done";
 
 type Pieces = Pin<Box<dyn Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send>>;
 
@@ -51,10 +54,21 @@ pub(crate) struct Attached {
     output: Output,
     /// Events that come before the next piece of output.
     due: VecDeque<StageEvent>,
-    /// The processes of the container are its own, so that all of them may be signalled.
-    own_processes: bool,
+    asking: Asking,
     /// Limit of memory as it is set, for the message about its end.
     memory: Option<i64>,
+}
+
+/// How the processes of a container are asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asking {
+    /// Each of them.
+    All,
+    /// Each but the first, which is an init: it would pass the signal on to one that has got it.
+    BelowInit,
+    /// The first one, by the engine's own stop: the processes are not the container's alone, or the job wants it so
+    /// (`FF_USE_NATIVE_CONTAINER_STOP`).
+    Engine,
 }
 
 /// A stage inside of a running container.
@@ -103,7 +117,7 @@ impl Attached {
         engine: &Arc<Engine>,
         container: &str,
         script: Bytes,
-        own_processes: bool,
+        asking: Asking,
         memory: Option<i64>,
     ) -> Result<Self, EngineError> {
         let options = AttachContainerOptionsBuilder::default()
@@ -121,7 +135,7 @@ impl Attached {
             container: container.to_owned(),
             output: Output(Mutex::new(attached.output)),
             due: VecDeque::new(),
-            own_processes,
+            asking,
             memory,
         })
     }
@@ -184,6 +198,24 @@ impl Attached {
         }
     }
 
+    async fn terminate(&self, script: &str) -> Result<(), EngineError> {
+        match detached(&self.engine, &self.container, script).await {
+            // An image without a shell has its first process only.
+            Err(EngineError::Failed(_) | EngineError::BadRequest(_)) => self.signal("TERM").await,
+            result => result,
+        }
+    }
+
+    /// The call answers when the container has ended, and its last words are to be read before that. It knows the signal that the
+    /// image wants, and how long it is given.
+    fn stop_by_engine(&self) {
+        let (engine, container) = (Arc::clone(&self.engine), self.container.clone());
+        tokio::spawn(async move {
+            let stopped = engine.api().stop_container(&container, None).await;
+            report_stop(&container, Ok(stopped.map_err(EngineError::from)));
+        });
+    }
+
     async fn signal(&self, name: &str) -> Result<(), EngineError> {
         let options = KillContainerOptionsBuilder::default().signal(name).build();
         Ok(self.engine.api().kill_container(&self.container, Some(options)).await?)
@@ -209,14 +241,16 @@ impl StageOutput for Attached {
 
     async fn stop(&mut self, how: Stop) {
         let stopping = async {
-            match how {
-                Stop::Terminate if self.own_processes => {
-                    let asked = detached(&self.engine, &self.container, TERMINATE_ALL).await;
-                    // An image without a shell has its first process only.
-                    if asked.is_err() { self.signal("TERM").await } else { Ok(()) }
+            match (how, self.asking) {
+                (Stop::Terminate, Asking::All) => self.terminate(&TERMINATE.replace("FIRST", "1")).await,
+                (Stop::Terminate, Asking::BelowInit) => {
+                    self.terminate(&TERMINATE.replace("FIRST", "2")).await
                 }
-                Stop::Terminate => self.signal("TERM").await,
-                Stop::Kill => self.signal("KILL").await,
+                (Stop::Terminate, Asking::Engine) => {
+                    self.stop_by_engine();
+                    Ok(())
+                }
+                (Stop::Kill, _) => self.signal("KILL").await,
             }
         };
         report_stop(&self.container, tokio::time::timeout(STOP_PATIENCE, stopping).await);
@@ -306,7 +340,7 @@ impl StageOutput for Inside {
 }
 
 /// Runs a shell command in a container without waiting for it.
-async fn detached(engine: &Engine, container: &str, script: &str) -> Result<(), EngineError> {
+pub(crate) async fn detached(engine: &Engine, container: &str, script: &str) -> Result<(), EngineError> {
     let config = ExecConfig {
         cmd: Some(["sh", "-c", script].map(str::to_owned).into()),
         user: Some("0".to_owned()),

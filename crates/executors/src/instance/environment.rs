@@ -10,6 +10,7 @@ use job::Helper;
 use session::Terminals;
 use taskscaler::Acquisition;
 
+use super::cgroups::SlotCgroups;
 use super::machine::{Machine, Sent};
 use super::machines::Machines;
 use super::terminal::InstanceTerminals;
@@ -34,6 +35,7 @@ pub(crate) struct InstanceEnvironment {
     machine: Arc<Machine>,
     machines: Arc<Machines>,
     helper: Option<Helper>,
+    cgroups: Option<SlotCgroups>,
     /// The stage that was started and is not attached to yet.
     started: Mutex<Option<(StageHandle, Running)>>,
 }
@@ -66,14 +68,20 @@ impl InstanceEnvironment {
         machine: Arc<Machine>,
         machines: Arc<Machines>,
         helper: Option<Helper>,
+        cgroups: Option<SlotCgroups>,
     ) -> Self {
         let place = format!("instance {}", acquisition.instance());
-        Self { place, acquisition, machine, machines, helper, started: Mutex::new(None) }
+        Self { place, acquisition, machine, machines, helper, cgroups, started: Mutex::new(None) }
     }
 
     /// Name of the instance.
     pub(crate) fn instance(&self) -> &str {
         self.acquisition.instance().as_str()
+    }
+
+    /// Control groups of the slot.
+    pub(crate) fn cgroups(&self) -> Option<&SlotCgroups> {
+        self.cgroups.as_ref()
     }
 
     /// The connection to the instance.
@@ -96,6 +104,10 @@ impl InstanceEnvironment {
 impl Environment for InstanceEnvironment {
     fn place(&self) -> &str {
         &self.place
+    }
+
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        self.cgroups.iter().map(SlotCgroups::variable).collect()
     }
 
     async fn start(

@@ -31,6 +31,9 @@ pub(crate) trait Need: Send + Sync + 'static {
     /// # Errors
     /// What is missing and what to do, for people.
     async fn look(&self, client: &Client) -> Result<(), String>;
+
+    /// An instance is gone.
+    fn forget(&self, instance: &str);
 }
 
 /// Connections by instance. An instance is ready when it was dialled and the ready command, if there is one, succeeded.
@@ -160,6 +163,9 @@ impl ReadyUp for Machines {
 
     fn forget(&self, instance: &InstanceId) {
         self.options.host_keys.forget(instance.as_str());
+        if let Some(need) = &self.need {
+            need.forget(instance.as_str());
+        }
         let machine = self.connected.lock().unwrap_or_else(PoisonError::into_inner).remove(instance);
         // Jobs that still run there hold it; the connection closes with the last of them.
         drop(machine);

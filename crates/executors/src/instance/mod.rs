@@ -1,5 +1,6 @@
 //! The `instance` executor: jobs run directly on instances that are scaled for them.
 
+mod cgroups;
 mod environment;
 mod helper;
 mod machine;
@@ -8,7 +9,7 @@ mod settings;
 mod terminal;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,6 +28,7 @@ use trace::JobLog;
 use crate::Foreseen;
 use crate::environment::Environment;
 use crate::executor::{Executor, NoRoom, PrepareError, PrepareRequest, Reservation};
+pub(crate) use cgroups::SlotCgroups;
 pub(crate) use environment::InstanceEnvironment;
 use helper::{HelperError, Helpers};
 use machine::Machine;
@@ -67,6 +69,8 @@ pub struct InstanceExecutor {
     log_external_ip: bool,
     delete_at_shutdown: bool,
     local: Zone,
+    /// The entry as it is in force.
+    entry: RwLock<Arc<Runner>>,
 }
 
 /// What an executor is made of besides its runner entry.
@@ -168,6 +172,7 @@ impl InstanceExecutor {
             log_external_ip: autoscaler.log_external_ip,
             delete_at_shutdown: autoscaler.delete_instances_on_shutdown,
             local: parts.local,
+            entry: RwLock::new(Arc::new(runner.clone())),
         })
     }
 
@@ -330,7 +335,9 @@ impl InstanceExecutor {
             match opened.await {
                 Ok((machine, helper)) => {
                     let machines = Arc::clone(&self.machines);
-                    return Ok(InstanceEnvironment::new(acquisition, machine, machines, helper));
+                    let entry = Arc::clone(&self.entry.read().unwrap_or_else(PoisonError::into_inner));
+                    let cgroups = SlotCgroups::of(&entry, acquisition.slot());
+                    return Ok(InstanceEnvironment::new(acquisition, machine, machines, helper, cgroups));
                 }
                 Err(why) if tried >= INSTANCES_TRIED || Instant::now() >= end => {
                     acquisition.report_unhealthy(&why);
@@ -398,6 +405,7 @@ impl Executor for InstanceExecutor {
     }
 
     fn configure(&self, runner: &Runner) {
+        *self.entry.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(runner.clone());
         let Some(autoscaler) = runner.autoscaler.as_ref() else { return };
         match settings::core(autoscaler, self.local) {
             Ok(core) => self.scaler.configure(core),

@@ -127,17 +127,16 @@ pub async fn run_job(run: JobRun) -> JobReport {
                 .await
         }
     };
+    let ended_early = place.as_ref().and_then(|place| place.ended_early);
+    if let Some(place) = place {
+        // Before the final state: a next job of the project is to find the place free, and with it the number that names its folders
+        // and volumes.
+        place.close().await;
+    }
     let kind = if result.is_success() { LineKind::Info } else { LineKind::Error };
     log.line(kind, result.log_line());
     let duration = began.elapsed();
-    let ended_early = place.as_ref().and_then(|place| place.ended_early);
-    // Neither waits for the other: the result is known, and a GitLab that does not answer must not hold the place.
-    let close = async {
-        if let Some(place) = place {
-            place.close().await;
-        }
-    };
-    let (delivery, ()) = tokio::join!(uploader.finish(sent(&result, &supported)), close);
+    let delivery = uploader.finish(sent(&result, &supported)).await;
     if let Err(error) = &delivery {
         tracing::error!(
             job = id,
@@ -203,6 +202,7 @@ fn log_options(run: &JobRun, context: Option<&Context>) -> LogOptions {
         job: job.id,
         masks: CompiledMasks::new(&rules),
         timestamps: flag(FeatureFlag::Timestamps),
+        announced_masks: run.runner.proxy_exec,
         ..run.log.clone()
     }
 }

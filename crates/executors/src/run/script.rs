@@ -112,6 +112,9 @@ impl<'a> Driver<'a> {
         if let Some(helper) = environment.helper() {
             self.context.set_helper(helper.clone());
         }
+        for (name, value) in environment.variables() {
+            self.context.set_variable(name, &value);
+        }
         self.watcher.placed(self.context.job().id, environment.place());
         if let Some((session, terminals)) =
             session.as_ref().zip(environment.terminals(&self.context.project_dir()))
@@ -409,9 +412,6 @@ impl<'a> Driver<'a> {
         }
     }
 
-    async fn attempt(
-        &mut self,
-        environment: &dyn Environment,
     /// What stopped a stage stops the job. A place that is about to go is left alone: cleaning it would only be in the way of the
     /// job's result.
     fn halted(&mut self, stopped: &Stopped) -> Trouble {
@@ -427,6 +427,9 @@ impl<'a> Driver<'a> {
         }
     }
 
+    async fn attempt(
+        &mut self,
+        environment: &dyn Environment,
         plan: &StagePlan,
         scope: Scope,
     ) -> Option<Ended> {

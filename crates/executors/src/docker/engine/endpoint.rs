@@ -15,6 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::transport::{Dial, Stream};
+use super::tunnel::{Program, Tunnelled, Way};
 
 /// Time for a TCP connection and its handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -67,12 +68,6 @@ pub enum EndpointError {
 
 /// Dials from this machine.
 struct Direct(Endpoint);
-
-/// Dials from an instance, through the kept SSH connection to it.
-struct Tunnelled {
-    client: Client,
-    address: Address,
-}
 
 // === impl Address ===
 
@@ -151,12 +146,17 @@ impl Endpoint {
     }
 
     /// Dials as the instance of this connection. There the entry's own address counts, not the manager's environment.
-    pub(crate) fn tunnelled(config: &DockerConfig, client: Client) -> Result<Arc<dyn Dial>, EndpointError> {
-        let address = match config.host.as_deref().filter(|host| !host.is_empty()) {
+    pub(crate) fn tunnelled(
+        config: &DockerConfig,
+        client: Client,
+        way: Way,
+    ) -> Result<Arc<dyn Dial>, EndpointError> {
+        let host = config.host.as_deref().filter(|host| !host.is_empty());
+        let address = match host {
             Some(host) => Address::parse(host, false)?,
             None => Address::Unix(DEFAULT_SOCKET.to_owned()),
         };
-        Ok(Arc::new(Tunnelled { client, address }))
+        Ok(Arc::new(Tunnelled::new(client, address, Program::new(host), way)))
     }
 }
 
@@ -178,19 +178,6 @@ impl Dial for Direct {
                 tokio::time::timeout(CONNECT_TIMEOUT, connecting).await?
             }
         }
-    }
-}
-
-// === impl Tunnelled ===
-
-#[async_trait]
-impl Dial for Tunnelled {
-    async fn dial(&self) -> io::Result<Box<dyn Stream>> {
-        let tunnel = match &self.address {
-            Address::Unix(path) => self.client.connect_unix(path).await,
-            Address::Tcp { host, port } => self.client.connect_tcp(host, *port).await,
-        };
-        Ok(Box::new(tunnel.map_err(io::Error::other)?))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod endpoint;
 mod transport;
+mod tunnel;
 
 use std::error::Error as _;
 use std::fmt;
@@ -12,7 +13,8 @@ use tokio::sync::OnceCell;
 
 pub(crate) use endpoint::Endpoint;
 pub use endpoint::EndpointError;
-pub(crate) use transport::Dial;
+pub(crate) use transport::{Dial, Raw};
+pub(crate) use tunnel::{Program, Way};
 
 /// The newest version whose meaning is known here.
 const NEWEST_API: Version = Version(1, 53);
@@ -37,6 +39,7 @@ pub(crate) struct EngineFacts {
 /// An engine, reached over kept connections. All jobs of one engine share one.
 pub(crate) struct Engine {
     docker: Docker,
+    dial: Arc<dyn Dial>,
     place: String,
     version: transport::ApiVersion,
     facts: OnceCell<EngineFacts>,
@@ -68,8 +71,8 @@ impl Engine {
     /// Nothing is dialled yet. `place` is what messages call the engine.
     pub(crate) fn new(dial: Arc<dyn Dial>, place: impl Into<String>) -> Result<Self, EngineError> {
         let version = transport::ApiVersion::default();
-        let docker = transport::client(dial, Arc::clone(&version))?;
-        Ok(Self { docker, place: place.into(), version, facts: OnceCell::new() })
+        let docker = transport::client(Arc::clone(&dial), Arc::clone(&version))?;
+        Ok(Self { docker, dial, place: place.into(), version, facts: OnceCell::new() })
     }
 
     /// The client.
@@ -85,6 +88,12 @@ impl Engine {
     /// What the engine is; asked once.
     pub(crate) async fn facts(&self) -> Result<&EngineFacts, EngineError> {
         self.facts.get_or_try_init(|| self.ask()).await
+    }
+
+    /// Makes a call whose answer is a byte stream in both directions, such as that of a terminal, as it is: the client would take it
+    /// apart into messages.
+    pub(crate) async fn upgrade(&self, path: &str, body: &serde_json::Value) -> Result<Raw, EngineError> {
+        transport::upgrade(&*self.dial, self.version.get().map(String::as_str), path, body).await
     }
 
     async fn ask(&self) -> Result<EngineFacts, EngineError> {

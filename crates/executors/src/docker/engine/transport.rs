@@ -9,13 +9,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
-use http::{HeaderValue, Uri};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, Uri};
 use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::upgrade::Upgraded;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_service::Service;
+
+use super::EngineError;
 
 /// A call that got no answer within this time has failed. Waiting for a container is not such a call: its answer begins at
 /// once.
@@ -75,6 +79,43 @@ fn addressed(mut request: BollardRequest, version: Option<&str>) -> BollardReque
         request.headers_mut().insert(REGISTRY_AUTH, value);
     }
     request
+}
+
+/// A byte stream that took the place of a call's answer.
+pub(crate) type Raw = TokioIo<Upgraded>;
+
+/// Makes one call over a connection of its own, which becomes the byte stream.
+pub(crate) async fn upgrade(
+    dial: &dyn Dial,
+    version: Option<&str>,
+    path: &str,
+    body: &serde_json::Value,
+) -> Result<Raw, EngineError> {
+    let unreachable = |error: &dyn std::fmt::Display| EngineError::Unreachable(error.to_string());
+    let stream = dial.dial().await.map_err(|error| unreachable(&error))?;
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(|error| unreachable(&error))?;
+    tokio::spawn(connection.with_upgrades());
+    let path = version.map_or_else(|| path.to_owned(), |version| format!("/v{version}{path}"));
+    let request = http::Request::post(path)
+        .header(http::header::HOST, "engine.invalid")
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .header(http::header::CONNECTION, "Upgrade")
+        .header(http::header::UPGRADE, "tcp")
+        .body(bollard::body_full(Bytes::from(body.to_string())))
+        .map_err(|error| EngineError::Failed(error.to_string()))?;
+    let response = sender.send_request(request).await.map_err(|error| unreachable(&error))?;
+    match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => match hyper::upgrade::on(response).await {
+            Ok(upgraded) => Ok(TokioIo::new(upgraded)),
+            Err(error) => Err(unreachable(&error)),
+        },
+        StatusCode::NOT_FOUND => {
+            Err(EngineError::NotFound("the engine does not know it any more".to_owned()))
+        }
+        StatusCode::CONFLICT => Err(EngineError::Conflict("the container does not run".to_owned())),
+        status => Err(EngineError::Failed(format!("the engine answered {status}"))),
+    }
 }
 
 /// Dials for the HTTP client.

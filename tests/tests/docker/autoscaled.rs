@@ -1,14 +1,14 @@
 //! Jobs in containers of engines on instances, reached over the kept SSH connection of each.
 
-use drover_tests::{Engine, Entry, Setup, Sshd, World, eventually};
-use gitlab_mock::JobBuilder;
+use drover_tests::{Engine, Entry, Program, Setup, Sshd, World, eventually};
+use gitlab_mock::{GitlabMock, JobBuilder};
 
 use crate::nothing_is_left;
 
-/// An instance whose engine is the one of the tests.
-async fn world(sshd: &Sshd, host: &str) -> World {
+/// An entry with an instance whose engine is the one of the tests.
+pub(crate) fn entry(sshd: &Sshd, host: &str) -> Entry {
     let engine = Engine::shared();
-    let entry = Entry::machines("fleet", [sshd])
+    Entry::machines("fleet", [sshd])
         .set("token", Engine::token())
         .set("executor", "docker-autoscaler")
         .set("autoscaler.capacity_per_instance", 5)
@@ -17,8 +17,11 @@ async fn world(sshd: &Sshd, host: &str) -> World {
         .set("docker.image", "box:1")
         .set("docker.network_mode", "host")
         .set("docker.pull_policy", "if-not-present")
-        .set("docker.helper_image_archive", engine.helper_archive().display().to_string());
-    Setup::new().runner(entry).start().await
+        .set("docker.helper_image_archive", engine.helper_archive().display().to_string())
+}
+
+async fn world(sshd: &Sshd, host: &str) -> World {
+    Setup::new().runner(entry(sshd, host)).start().await
 }
 
 #[tokio::test]
@@ -112,4 +115,45 @@ async fn cancelling_masking_and_files_are_the_same_through_the_connection() {
     let finished = world.finished(&long).await.failed("job_execution_timeout", None);
     nothing_is_left(&world, finished.view.id).await;
     world.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_killed_manager_left_on_an_instance_is_removed_by_the_next() {
+    let engine = Engine::shared();
+    let sshd = Sshd::start();
+    let gitlab = GitlabMock::start(gitlab_mock::Config::default()).await.unwrap();
+    // What belongs to an instance goes with it, but this one stays.
+    let entry = entry(&sshd, &engine.host())
+        .set("docker.network_mode", "")
+        .set("feature_flags.FF_NETWORK_PER_BUILD", true);
+    let runner = gitlab.add_runner(entry.token());
+    let setup = Setup::new().runner(entry);
+    let job = gitlab.enqueue(
+        &runner,
+        JobBuilder::new("left").variable("GIT_STRATEGY", "none").script(["echo started; sleep 1000"]),
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.toml");
+    std::fs::write(&config, setup.text(gitlab.url(), folder.path())).unwrap();
+    std::fs::set_permissions(&config, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let config = config.display().to_string();
+    let start = || Program::start("drover", &["run", "--config", &config], folder.path());
+    let mut first = start();
+    job.log_contains("started\n", drover_tests::PATIENCE).await.unwrap();
+    let id = job.view().id;
+    let left = engine.belongings(&runner.token(), id);
+    assert!(left.len() >= 2, "a container and a network: {left:?}");
+    first.signal(nix::sys::signal::Signal::SIGKILL);
+    first.ends().await;
+    let mut again = start();
+    // A job that came meanwhile keeps what it has.
+    let next = gitlab.enqueue(
+        &runner,
+        JobBuilder::new("next").variable("GIT_STRATEGY", "none").script(["sleep 1; echo done"]),
+    );
+    eventually("the leftovers are removed", || engine.belongings(&runner.token(), id).is_empty()).await;
+    next.finished(drover_tests::PATIENCE).await.unwrap();
+    assert!(next.log_text().contains("Job succeeded"), "{}", next.log_text());
+    again.signal(nix::sys::signal::Signal::SIGTERM);
+    again.ends().await;
 }

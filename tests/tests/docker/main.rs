@@ -11,13 +11,21 @@ mod images;
 mod inner;
 mod labels;
 mod limits;
+mod masks;
 mod options;
+mod ownership;
 mod registries;
 mod registry;
 mod scripts;
 mod services;
+mod slots;
 mod sources;
+mod stdio;
+mod stop_flags;
 mod stopping;
+mod terminal;
+#[path = "../terminal/visitor.rs"]
+mod visitor;
 mod volumes;
 
 use drover_tests::{Engine, Entry, Setup, World};

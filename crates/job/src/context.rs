@@ -94,6 +94,9 @@ impl Context {
             warnings.push(format!("variable {:?} cannot be set in a shell and is left out", variable.key));
         }
         warnings.extend(without_effect(&flags));
+        if job.suspend_options.suspend_on_success || job.suspend_options.suspend_on_failure {
+            warnings.push("the job's environment is not kept: suspending is not supported".to_owned());
+        }
         for (name, bound) in
             [("prepare_timeout", runner.prepare_timeout), ("get_sources_timeout", runner.get_sources_timeout)]
         {
@@ -520,7 +523,13 @@ impl Timeouts {
 
 /// Settings of GitLab Runner that change nothing here, if the job or the runner asks for them.
 fn without_effect(flags: &FeatureFlags) -> Vec<String> {
-    [FeatureFlag::UseLegacyBashEval, FeatureFlag::ScriptToStepMigration, FeatureFlag::Concrete]
+    let unsupported = [
+        FeatureFlag::UseLegacyBashEval,
+        FeatureFlag::ScriptToStepMigration,
+        FeatureFlag::Concrete,
+        FeatureFlag::SuspendableEnvironments,
+    ];
+    unsupported
         .into_iter()
         .filter(|flag| flags.is_on(*flag))
         .map(|flag| format!("{} is not supported and has no effect", flag.name()))

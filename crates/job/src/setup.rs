@@ -18,6 +18,12 @@ pub enum SetupError {
     /// The variable that carries the steps of `run` is the job's own.
     #[error("`run` keyword and a `STEPS` variable cannot be used together")]
     RunAndSteps,
+    /// The environment of an earlier job, which nobody has kept. A fresh one is not what the job expects.
+    #[error(
+        "the environment \"{0}\" cannot be resumed: this runner does not suspend environments (FF_SUSPENDABLE_ENVIRONMENTS). \
+         Run the job on one that does"
+    )]
+    Resume(String),
     /// Inputs.
     #[error("failed to put the job's inputs in place")]
     Inputs(#[from] InputError),
@@ -36,13 +42,15 @@ impl SetupError {
             Self::UnsupportedOptions(_) | Self::RunAndScript | Self::RunAndSteps => {
                 (FailureReason::RunnerSystemFailure, Some(3))
             }
-            Self::Inputs(_) | Self::ClonePath(_) => (FailureReason::RunnerConfigurationError, None),
+            Self::Resume(_) | Self::Inputs(_) | Self::ClonePath(_) => (FailureReason::RunnerConfigurationError, None),
         };
         let message = match self {
             Self::Inputs(cause) => format!("{self}: {cause}"),
-            Self::UnsupportedOptions(_) | Self::RunAndScript | Self::RunAndSteps | Self::ClonePath(_) => {
-                self.to_string()
-            }
+            Self::UnsupportedOptions(_)
+            | Self::RunAndScript
+            | Self::RunAndSteps
+            | Self::Resume(_)
+            | Self::ClonePath(_) => self.to_string(),
         };
         JobFailure { reason, exit_code, message }
     }
@@ -61,6 +69,9 @@ pub(crate) fn check(job: &Job) -> Result<(), SetupError> {
     }
     if !unknown.is_empty() {
         return Err(SetupError::UnsupportedOptions(unknown));
+    }
+    if !job.suspend_options.runtime_environment_key.is_empty() {
+        return Err(SetupError::Resume(job.suspend_options.runtime_environment_key.clone()));
     }
     if has_run(job) {
         if job.steps.iter().any(|step| step.name == "script" && !step.script.is_empty()) {
@@ -93,4 +104,19 @@ pub(crate) fn native_run(job: &mut Job) {
         0,
         Step { name: "script".to_owned(), script: vec!["step-runner ci".to_owned()], ..Step::default() },
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_would_go_on_in_a_kept_environment_does_not_start_in_a_fresh_one() {
+        let mut job = Job::default();
+        assert_eq!(check(&job), Ok(()));
+        job.suspend_options.runtime_environment_key = "7/s_1/key".to_owned();
+        let failure = check(&job).unwrap_err().failure();
+        assert_eq!(failure.reason, FailureReason::RunnerConfigurationError);
+        assert!(failure.message.contains("\"7/s_1/key\" cannot be resumed"), "{}", failure.message);
+    }
 }

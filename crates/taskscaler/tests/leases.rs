@@ -1,5 +1,7 @@
 //! Two managers and one group, in paused time.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail them")]
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

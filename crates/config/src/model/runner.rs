@@ -76,7 +76,7 @@ section! {
         safe_directory_checkout: Option<bool>, default "true for docker, false for instance";
         /// Remove git's local configuration before and after a job.
         clean_git_config: Option<bool>, default "true except for shell";
-        /// Start shells through the helper binary.
+        /// Mask words that a job announces by lines `::add-mask::<word>`. No shell is started differently for it.
         proxy_exec: Option<bool>, default "false";
         /// Limit for preparing a job, pulls included.
         prepare_timeout: Option<Duration>, default "the job's timeout";

@@ -363,11 +363,6 @@ impl Core {
             let before = instance.dooms.first().cloned();
             instance.dooms.hear(herald, doom.cloned());
             let first = instance.dooms.first().cloned();
-            if let (Phase::Draining { reason: Reason::Doomed { why }, .. }, Some(first)) =
-                (&mut instance.phase, &first)
-            {
-                *why = first.to_string();
-            }
             (before != first).then(|| {
                 let keys: Vec<ClaimKey> = instance.slots.values().cloned().collect();
                 (instance.id.clone(), keys, before, first)

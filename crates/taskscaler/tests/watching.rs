@@ -1,5 +1,7 @@
 //! Instances that are asked themselves what is announced about their end. In paused time.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail them")]
+
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 

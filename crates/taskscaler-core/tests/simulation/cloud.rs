@@ -117,6 +117,15 @@ impl World {
                 self.set(&id, SeenState::Timeout);
             }
             (4, _) => self.make_machine(SeenState::Running),
+            (5, Some(id)) => {
+                let taken = Doom::new(DoomKind::Interruption, "terminate");
+                let taken = taken.at(self.now.wall + TimeDelta::seconds(120));
+                let told = self.random.chance(70).then_some(taken);
+                self.both(|core, now| core.told(&id, told.as_ref(), now));
+                if told.is_some() {
+                    self.open.remove(&id);
+                }
+            }
             _ => {}
         }
     }

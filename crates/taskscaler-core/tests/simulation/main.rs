@@ -107,6 +107,8 @@ struct World {
     reserved: Vec<ClaimKey>,
     pending: VecDeque<ClaimKey>,
     held: BTreeMap<ClaimKey, Slot>,
+    /// What the owners of slots were told of the end of their instances.
+    heard: BTreeMap<ClaimKey, Option<Doom>>,
     launching: VecDeque<u32>,
     deleting: VecDeque<Vec<InstanceId>>,
     readying: Vec<InstanceId>,
@@ -152,6 +154,7 @@ impl World {
             reserved: Vec::new(),
             pending: VecDeque::new(),
             held: BTreeMap::new(),
+            heard: BTreeMap::new(),
             launching: VecDeque::new(),
             deleting: VecDeque::new(),
             readying: Vec::new(),

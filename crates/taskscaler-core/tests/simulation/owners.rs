@@ -22,6 +22,7 @@ impl World {
             }
             Err(NoCapacity::ShuttingDown) => assert!(self.stopping),
             Err(NoCapacity::NotListed) => assert!(!self.listed),
+            Err(NoCapacity::HeldElsewhere { .. }) => panic!("there is no other manager"),
             Err(NoCapacity::KeyInUse { .. }) => panic!("keys are unique"),
             Err(NoCapacity::NoneReady { .. }) => assert!(before.expect("listed").policy.preemptive),
             Err(NoCapacity::AtMaximum { .. }) => {
@@ -66,6 +67,8 @@ impl World {
         assert!(self.open.contains(&slot.instance), "{slot} is not on a ready instance");
         assert!(slot.index < self.config.capacity(), "{slot} does not exist");
         assert!(!self.held.values().any(|held| *held == slot), "{slot} is taken");
+        assert_eq!(self.core.doom(&slot.instance), None, "no job begins where the end is announced");
+        self.heard.insert(key.clone(), None);
         let machine = self
             .cloud
             .get_mut(&slot.instance)

@@ -108,13 +108,18 @@ impl World {
                     assert_eq!(self.pending.pop_front().as_ref(), Some(&key), "first come, first served");
                     self.granted(key, slot);
                 }
-                Event::Doomed { key, .. } => {
-                    assert!(self.held.contains_key(&key), "only who runs there hears")
+                Event::Doomed { key, doom } => {
+                    assert!(self.held.contains_key(&key), "only who runs there hears");
+                    self.heard.insert(key, doom);
                 }
                 Event::Lost { key, slot, .. } => {
                     assert_eq!(self.held.remove(&key), Some(slot), "only what was held is lost");
                 }
             }
+        }
+        for (key, slot) in &self.held {
+            let known = self.core.doom(&slot.instance);
+            assert_eq!(self.heard[key].as_ref(), known, "{key} knows what is announced for {slot}");
         }
     }
 

@@ -33,11 +33,13 @@ async fn a_job_without_a_repository_costs_six_calls_and_one_start() {
 }
 
 #[tokio::test]
-async fn a_job_with_a_repository_costs_at_most_sixteen_calls_and_two_starts() {
+async fn a_job_with_a_repository_costs_at_most_eleven_calls_and_two_starts() {
     let (world, counted) = counted(|entry| entry.set("docker.network_mode", "host")).await;
     let repository = world.gitlab.create_repository("harbour/ferry").await.unwrap();
     repository.commit("main", [("number", "1\n")], "one").await.unwrap();
-    for (strategy, most) in [("fetch", 15), ("clone", 16)] {
+    // The image; create, attach and start of both containers, and wait for one; their removal, and that of a volume. Stages of the
+    // helper cost none.
+    for (strategy, most) in [("fetch", 10), ("clone", 11)] {
         let job = || {
             JobBuilder::new(strategy)
                 .repository(&repository)
@@ -48,5 +50,20 @@ async fn a_job_with_a_repository_costs_at_most_sixteen_calls_and_two_starts() {
         assert!(calls <= most, "{strategy}: {calls} calls");
         assert_eq!(starts, 2, "{strategy}");
     }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_with_a_service_that_has_no_ports_needs_no_helper() {
+    let (world, counted) = counted(|entry| entry.set("docker.wait_for_services_timeout", 1)).await;
+    let job = || {
+        JobBuilder::new("service")
+            .variable("GIT_STRATEGY", "none")
+            .service(serde_json::json!({"name": "box:1", "alias": "db", "command": ["sleep", "600"]}))
+            .script(["true"])
+    };
+    // The image; create, start and look at the service; create, attach, start and wait; the log of a service that cannot be
+    // checked; two containers and their volume are removed.
+    assert_eq!(cost(&world, &counted, job).await, (12, 2));
     world.stop().await;
 }

@@ -10,6 +10,7 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder,
 };
 use futures_util::future::join_all;
+use tokio::task::JoinHandle;
 
 use super::engine::{Engine, EngineError};
 use super::labels;
@@ -32,6 +33,8 @@ pub(crate) struct Belongings {
 #[derive(Default)]
 struct Held {
     containers: Vec<String>,
+    /// Removals that are under way.
+    begun: Vec<JoinHandle<()>>,
     volumes: Vec<String>,
     networks: Vec<String>,
     /// Released when the rest is gone: the slot of an instance.
@@ -60,6 +63,16 @@ impl Belongings {
     /// Something that is given back when everything is removed.
     pub(crate) fn lease(&self, lease: Box<dyn Any + Send>) {
         self.with(|held| held.lease = Some(lease));
+    }
+
+    /// Begins to remove a container that is needed no more, while others are.
+    pub(crate) fn remove_ahead(&self, name: &str) {
+        let (engine, job, volumes, name) =
+            (Arc::clone(&self.engine), self.job, !self.keep_volumes, name.to_owned());
+        self.with(|held| {
+            held.containers.retain(|held| *held != name);
+            held.begun.push(tokio::spawn(async move { container(&engine, job, &name, volumes).await }));
+        });
     }
 
     /// Removes everything.
@@ -95,14 +108,18 @@ impl Drop for Belongings {
 
 impl Held {
     fn is_empty(&self) -> bool {
-        self.containers.is_empty() && self.volumes.is_empty() && self.networks.is_empty()
+        self.containers.is_empty()
+            && self.begun.is_empty()
+            && self.volumes.is_empty()
+            && self.networks.is_empty()
     }
 }
 
 async fn remove(engine: &Engine, job: u64, keep_volumes: bool, held: Held) {
-    let Held { containers, volumes, networks, lease } = held;
+    let Held { containers, begun, volumes, networks, lease } = held;
     let removing = async {
-        join_all(containers.iter().map(|name| container(engine, job, name, !keep_volumes))).await;
+        let containers = join_all(containers.iter().map(|name| container(engine, job, name, !keep_volumes)));
+        tokio::join!(containers, join_all(begun));
         // Only now nothing uses them.
         let volumes = join_all(volumes.iter().map(|name| volume(engine, job, name)));
         let networks = join_all(networks.iter().map(|name| network(engine, job, name)));
@@ -120,7 +137,14 @@ async fn remove(engine: &Engine, job: u64, keep_volumes: bool, held: Held) {
 
 async fn container(engine: &Engine, job: u64, name: &str, volumes: bool) {
     let options = RemoveContainerOptionsBuilder::default().force(true).v(volumes).build();
-    let removed = patiently(|| engine.api().remove_container(name, Some(options.clone()))).await;
+    let removed = patiently(|| {
+        let options = options.clone();
+        async move {
+            let _turn = engine.turn().await;
+            engine.api().remove_container(name, Some(options)).await
+        }
+    });
+    let removed = removed.await;
     report(engine, job, "container", name, removed);
 }
 

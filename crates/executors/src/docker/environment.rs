@@ -12,11 +12,15 @@ use tokio::task::JoinHandle;
 use super::belongings::Belongings;
 use super::engine::{Engine, EngineError};
 use super::ownership::Ownership;
+use super::shell::Shell;
 use super::stage::{Asking, Attached, Inside, Said, broken};
 use super::terminal::ContainerTerminals;
 use crate::Foreseen;
 use crate::environment::{Environment, EnvironmentError, StageHandle, StageOutput};
 use crate::instance::SlotCgroups;
+
+/// The stage after which none follows, and no script.
+const LAST_STAGE: &str = "cleanup_file_variables";
 
 /// What an engine runs on, where that may vanish: an instance.
 #[async_trait]
@@ -65,12 +69,25 @@ pub(crate) struct Build {
     pub(crate) prefix: String,
     /// How its processes are asked to end.
     pub(crate) asking: Asking,
-    pub(crate) created: tokio::sync::Mutex<bool>,
+    pub(crate) life: tokio::sync::Mutex<Life>,
+}
+
+/// How far a build container has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// There is none.
+    Missing,
+    /// It was created beside other work, and has run nothing.
+    Ahead,
+    /// It was created for a script.
+    Used,
 }
 
 /// The container for the runner's own stages: it stays, and they run inside of it.
 pub(crate) struct Helper {
     pub(crate) name: String,
+    /// Runs the stages.
+    pub(crate) shell: Shell,
     /// The program in it that moves caches and artifacts.
     pub(crate) program: job::Helper,
     /// Lines before the first script.
@@ -106,7 +123,13 @@ impl DockerEnvironment {
         }
         match &self.helper {
             Some(helper) => {
+                if stage == LAST_STAGE {
+                    self.belongings.remove_ahead(&self.build.name);
+                }
                 let script = prefixed(helper.take_first(), script);
+                if let Some(running) = helper.shell.run(command, &script).await {
+                    return Ok(Box::new(running));
+                }
                 let command = Inside::stage_command(command);
                 Ok(Box::new(Inside::start(&self.engine, &helper.name, command, Vec::new(), script).await?))
             }
@@ -197,30 +220,48 @@ impl Drop for DockerEnvironment {
 // === impl Build ===
 
 impl Build {
+    /// Creates the container before there is a script for it. What is in the way of that is the first script's to tell.
+    pub(crate) async fn create_ahead(&self, engine: &Engine) {
+        let mut life = self.life.lock().await;
+        let _turn = engine.turn().await;
+        match self.create(engine).await {
+            Ok(()) => *life = Life::Ahead,
+            Err(error) => tracing::debug!(container = self.name, %error, "not created ahead"),
+        }
+    }
+
     /// Has the container be there, if nothing has run in it yet.
     async fn exists(&self, engine: &Engine) -> Result<(), EngineError> {
-        let mut created = self.created.lock().await;
-        if !*created {
+        let mut life = self.life.lock().await;
+        if *life == Life::Missing {
             self.create(engine).await?;
-            *created = true;
+            *life = Life::Ahead;
         }
         Ok(())
     }
 
     async fn start(&self, engine: &Arc<Engine>, script: Bytes) -> Result<Attached, EngineError> {
-        let mut created = self.created.lock().await;
-        if !*created {
+        let mut life = self.life.lock().await;
+        let _turn = engine.turn().await;
+        if *life == Life::Missing {
             self.create(engine).await?;
-            *created = true;
+            *life = Life::Used;
         }
         let script = prefixed(Some(self.prefix.clone()), script);
-        let memory = self.body.host_config.as_ref().and_then(|host| host.memory);
-        let started = Attached::start(engine, &self.name, script, self.asking, memory).await;
-        if let Err(EngineError::NotFound(_)) = started {
-            // Somebody removed it; the next try makes another.
-            *created = false;
+        let mut started = self.attach_and_start(engine, script.clone()).await;
+        if let (Err(EngineError::NotFound(_)), Life::Ahead) = (&started, *life) {
+            // Another job has removed all containers that do not run: nothing of this one's is lost.
+            self.create(engine).await?;
+            started = self.attach_and_start(engine, script).await;
         }
+        // Where somebody removed it, the next try makes another.
+        *life = if matches!(started, Err(EngineError::NotFound(_))) { Life::Missing } else { Life::Used };
         started
+    }
+
+    async fn attach_and_start(&self, engine: &Arc<Engine>, script: Bytes) -> Result<Attached, EngineError> {
+        let memory = self.body.host_config.as_ref().and_then(|host| host.memory);
+        Attached::start(engine, &self.name, script, self.asking, memory).await
     }
 
     async fn create(&self, engine: &Engine) -> Result<(), EngineError> {

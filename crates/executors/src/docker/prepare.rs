@@ -17,12 +17,13 @@ use uuid::Uuid;
 use super::allow;
 use super::belongings::Belongings;
 use super::engine::{Engine, EngineError, Way};
-use super::environment::{Build, DockerEnvironment, Ground, Helper, Words};
+use super::environment::{Build, DockerEnvironment, Ground, Helper, Life, Words};
 use super::helper::HelperImage;
 use super::labels::Labels;
 use super::ownership::Ownership;
 use super::pull::{Image, Images, Wanted};
 use super::services::{Definition, Service, Surroundings};
+use super::shell::{self, Shell};
 use super::stage::Asking;
 use super::template::{Network, Template};
 use super::volumes::{self, Needs, Volumes};
@@ -50,8 +51,6 @@ const DETECT: [&str; 3] = [
 ];
 /// Where shells are looked for, the best first.
 pub(crate) const SHELLS: &str = shells!();
-/// What the helper container does while nothing runs in it.
-const IDLE: [&str; 3] = ["sh", "-c", "while :; do sleep 2147483647; done"];
 
 /// What jobs of a runner entry share.
 pub(crate) struct Settings {
@@ -179,8 +178,10 @@ impl Preparation<'_> {
 
         let user = user(context, config);
         let root = is_root(if user.is_empty() { &image.user } else { &user });
-        let helped = self.needs_helper(definitions, root);
-        let needs = Needs { config, context, labels: &self.labels, unique: &self.unique, builds: helped };
+        let helped = self.needs_helper(root) || (!root && !definitions.is_empty());
+        // Services see what the job builds.
+        let builds = helped || !definitions.is_empty();
+        let needs = Needs { config, context, labels: &self.labels, unique: &self.unique, builds };
         let volumes =
             Volumes::plan(&needs).map_err(|error| PrepareError::Configuration(error.to_string()))?;
         self.belongings.volumes(&volumes.temporary);
@@ -209,12 +210,22 @@ impl Preparation<'_> {
         } else {
             None
         };
-        let helper = if helped { Some(self.start_helper(&images, &volumes, &hosts).await?) } else { None };
-        if let (Some(helper), Some(timeout)) = (&helper, config.wait_for_services_timeout()) {
-            Service::check_all(&services, &helper.name, timeout, &around).await;
+        let checks = config.wait_for_services_timeout();
+        let helped = helped || (checks.is_some() && services.iter().any(Service::can_be_checked));
+        let mut build = self.build(&image, user, platform, (!helped).then_some(root), &volumes, &hosts);
+        if !helped && builds {
+            // An image need not have the program, and services mostly run as root.
+            build.prefix.insert_str(0, &opened(&volumes, " 2>/dev/null || :"));
         }
-        let build = self.build(&image, user, platform, helper.is_none().then_some(root), &volumes, hosts);
         self.belongings.container(&build.name);
+        let helper = match helped {
+            true => Some(self.start_helper(&images, &volumes, &hosts, &build).await?),
+            false => None,
+        };
+        if let Some(timeout) = checks {
+            let helper = helper.as_ref().map(|helper| helper.name.as_str());
+            Service::check_all(&services, helper, timeout, &around).await;
+        }
         Ok(DockerEnvironment {
             engine: Arc::clone(engine),
             words: self.words(),
@@ -253,7 +264,7 @@ impl Preparation<'_> {
     }
 
     /// Whether anything has to be done that the job's own image cannot be asked to do.
-    fn needs_helper(&self, services: &[Definition], root: bool) -> bool {
+    fn needs_helper(&self, root: bool) -> bool {
         let context = self.context;
         let config = &self.settings.config;
         let stages = [
@@ -266,16 +277,17 @@ impl Preparation<'_> {
         ];
         matches!(context.settings().strategy, GitStrategy::Clone | GitStrategy::Fetch)
             || stages.iter().any(|stage| context.is_needed(*stage))
-            || !services.is_empty()
             || volumes::builds_are_kept(config, &context.runner().builds_dir)
             || (!root && !config.volumes.is_empty())
     }
 
+    /// The helper container, running; beside its start, which takes longest, the build container is created.
     async fn start_helper(
         &self,
         images: &Images<'_>,
         volumes: &Volumes,
         hosts: &[String],
+        build: &Build,
     ) -> Result<Helper, PrepareError> {
         let Self { engine, settings, context, log, .. } = self;
         let config = &settings.config;
@@ -288,7 +300,12 @@ impl Preparation<'_> {
         host.privileged = privileged.then_some(true);
         let mut body = ContainerCreateBody {
             image: Some(image.reference().to_owned()),
-            cmd: Some(IDLE.map(str::to_owned).into()),
+            cmd: Some(shell::COMMAND.map(str::to_owned).into()),
+            open_stdin: Some(true),
+            stdin_once: Some(true),
+            attach_stdin: Some(true),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
             hostname: self.hostname(),
             labels: Some(self.container_labels("predefined")),
             networking_config: self.network.endpoint(vec![name.clone()]),
@@ -297,7 +314,10 @@ impl Preparation<'_> {
         };
         let create = |body: ContainerCreateBody| {
             let options = CreateContainerOptionsBuilder::default().name(&name).build();
-            async move { engine.api().create_container(Some(options), body).await.map_err(EngineError::from) }
+            async move {
+                let _turn = engine.turn().await;
+                engine.api().create_container(Some(options), body).await.map_err(EngineError::from)
+            }
         };
         let mut program = image.program();
         match create(body.clone()).await {
@@ -310,18 +330,21 @@ impl Preparation<'_> {
             }
             Err(error) => return Err(failed(engine, error)),
         }
-        let started = engine.api().start_container(&name, None).await;
-        started.map_err(|error| failed(engine, error.into()))?;
-        Ok(Helper { name, program, first: Mutex::new(Some(self.first_lines(volumes))) })
+        let starting = async {
+            let _turn = engine.turn().await;
+            let shell = Shell::attach(engine, &name).await?;
+            engine.api().start_container(&name, None).await?;
+            Ok(shell)
+        };
+        let (shell, ()) = tokio::join!(starting, build.create_ahead(engine));
+        let shell = shell.map_err(|error| failed(engine, error))?;
+        Ok(Helper { name, shell, program, first: Mutex::new(Some(self.first_lines(volumes))) })
     }
 
     /// What the helper does before its first stage: volumes are opened for whoever the job's user is, and what a job that was cut
     /// off may have left is removed.
     fn first_lines(&self, volumes: &Volumes) -> String {
-        let mut lines = String::new();
-        for folder in &volumes.open {
-            let _ = writeln!(lines, "chmod 0777 {}", quoted(folder));
-        }
+        let mut lines = opened(volumes, "");
         let temp = self.context.temp_dir();
         let _ = writeln!(
             lines,
@@ -340,12 +363,12 @@ impl Preparation<'_> {
         platform: String,
         alone: Option<bool>,
         volumes: &Volumes,
-        hosts: Vec<String>,
+        hosts: &[String],
     ) -> Build {
         let Self { settings, context, log, .. } = self;
         let config = &settings.config;
         let name = format!("{}-build", self.unique);
-        let mut host = self.host(volumes, &hosts);
+        let mut host = self.host(volumes, hosts);
         let own_name = context.variables().expand(&context.job().image.name);
         let privileged = config.privileged && allow::allows(&config.allowed_privileged_images, &own_name);
         host.privileged = privileged.then_some(true);
@@ -386,7 +409,7 @@ impl Preparation<'_> {
             Some(false) => (String::new(), folders(&[&project, &context.temp_dir()])),
             None => (String::new(), None),
         };
-        Build { name, body, platform, folders, prefix, asking, created: tokio::sync::Mutex::new(false) }
+        Build { name, body, platform, folders, prefix, asking, life: tokio::sync::Mutex::new(Life::Missing) }
     }
 
     fn environment(&self) -> Vec<String> {
@@ -549,6 +572,11 @@ fn user(context: &Context, config: &DockerConfig) -> String {
 
 fn is_root(user: &str) -> bool {
     matches!(user.split(':').next(), None | Some("" | "0" | "root"))
+}
+
+/// Lines that open volumes to all users.
+fn opened(volumes: &Volumes, otherwise: &str) -> String {
+    volumes.open.iter().map(|folder| format!("chmod 0777 {}{otherwise}\n", quoted(folder))).collect()
 }
 
 /// An archive with these folders, and those above them, open to everybody.

@@ -202,9 +202,11 @@ impl Service {
         }
         let failed = |error: EngineError| super::prepare::failed(around.engine, error);
         let api = around.engine.api();
+        let turn = around.engine.turn().await;
         let created =
             api.create_container(Some(options.build()), body).await.map_err(|error| failed(error.into()))?;
         api.start_container(&container, None).await.map_err(|error| failed(error.into()))?;
+        drop(turn);
         let state = Self::started(&container, name, around).await?;
         let mut names = names;
         names.push(created.id.chars().take(SHORT_ID).collect());
@@ -252,11 +254,16 @@ impl Service {
             .flat_map(|name| self.addresses.iter().map(move |address| format!("{name}:{address}")))
     }
 
-    /// Waits until every service can be reached from the helper. One that cannot is described in the log; the job runs all the
-    /// same.
+    /// Whether there is something that a check from the helper can reach.
+    pub(crate) fn can_be_checked(&self) -> bool {
+        !self.ports.is_empty() && !self.addresses.is_empty()
+    }
+
+    /// Waits until every service can be reached from the helper, which is there if [any can be](Self::can_be_checked). One that
+    /// cannot is described in the log; the job runs all the same.
     pub(crate) async fn check_all(
         services: &[Self],
-        helper: &str,
+        helper: Option<&str>,
         timeout: Duration,
         around: &Surroundings<'_>,
     ) {
@@ -273,13 +280,13 @@ impl Service {
         join_all(services.iter().map(|service| service.check(helper, timeout, around))).await;
     }
 
-    async fn check(&self, helper: &str, timeout: Duration, around: &Surroundings<'_>) {
-        let (said, why) = match (&self.addresses.last(), self.ports.is_empty()) {
+    async fn check(&self, helper: Option<&str>, timeout: Duration, around: &Surroundings<'_>) {
+        let (said, why) = match (self.addresses.last().zip(helper), self.ports.is_empty()) {
             (_, true) => (String::new(), format!("service \"{}\" has no exposed ports", self.container)),
             (None, _) => {
                 (String::new(), "it has no address: it has ended, or its network has none".to_owned())
             }
-            (Some(address), false) => {
+            (Some((address, helper)), false) => {
                 let mut said = String::new();
                 let checked =
                     tokio::time::timeout(timeout, self.reach(helper, address, around, &mut said)).await;

@@ -41,8 +41,8 @@ const TERMINATE: &str = "for p in /proc/[0-9] /proc/[0-9][0-9] /proc/[0-9][0-9][
 type Pieces = Pin<Box<dyn Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send>>;
 
 /// The stream is read by its owner only; the lock is there so that the owner can be shared.
-struct Output(Mutex<Pieces>);
-type Input = Pin<Box<dyn AsyncWrite + Send>>;
+pub(crate) struct Output(Mutex<Pieces>);
+pub(crate) type Input = Pin<Box<dyn AsyncWrite + Send>>;
 
 /// A stage that is done before it begins: what it would say is known.
 pub(crate) struct Said(VecDeque<StageEvent>);
@@ -82,7 +82,7 @@ pub(crate) struct Inside {
 // === impl Output ===
 
 impl Output {
-    async fn next(&mut self) -> Option<Result<LogOutput, bollard::errors::Error>> {
+    pub(crate) async fn next(&mut self) -> Option<Result<LogOutput, bollard::errors::Error>> {
         self.0.get_mut().unwrap_or_else(PoisonError::into_inner).next().await
     }
 }
@@ -120,20 +120,13 @@ impl Attached {
         asking: Asking,
         memory: Option<i64>,
     ) -> Result<Self, EngineError> {
-        let options = AttachContainerOptionsBuilder::default()
-            .stream(true)
-            .stdin(true)
-            .stdout(true)
-            .stderr(true)
-            .build();
-        // Before the start, so that nothing that is said gets lost.
-        let attached = engine.api().attach_container(container, Some(options)).await?;
+        let (output, input) = attach(engine, container).await?;
         engine.api().start_container(container, None).await?;
-        feed(attached.input, script);
+        feed(input, script);
         Ok(Self {
             engine: Arc::clone(engine),
             container: container.to_owned(),
-            output: Output(Mutex::new(attached.output)),
+            output,
             due: VecDeque::new(),
             asking,
             memory,
@@ -294,13 +287,30 @@ impl Inside {
         }
     }
 
-    /// The command of a stage, which notes its process group so that it can be stopped.
+    /// The command of a stage.
     pub(crate) fn stage_command(command: &str) -> Vec<String> {
-        let line = format!(
+        ["sh".to_owned(), "-c".to_owned(), Self::stage_line(command)].into()
+    }
+
+    /// The line of shell that starts a stage, and notes its process group so that it can be stopped.
+    pub(crate) fn stage_line(command: &str) -> String {
+        format!(
             "echo \"$$\" >{GROUP_FILE}; if command -v {} >/dev/null 2>&1; then exec {command}; else exec sh; fi",
             command.split(' ').next().unwrap_or("sh")
+        )
+    }
+
+    /// Signals the stage that noted its group last.
+    pub(crate) async fn signal(engine: &Engine, container: &str, how: Stop) {
+        let signal = match how {
+            Stop::Terminate => "TERM",
+            Stop::Kill => "KILL",
+        };
+        let script = format!(
+            "g=$(cat {GROUP_FILE}); kill -s {signal} -- -\"$g\" 2>/dev/null || kill -s {signal} \"$g\""
         );
-        ["sh".to_owned(), "-c".to_owned(), line].into()
+        let stopping = detached(engine, container, &script);
+        report_stop(container, tokio::time::timeout(STOP_PATIENCE, stopping).await);
     }
 
     async fn status(&self) -> Result<i32, EngineError> {
@@ -329,14 +339,16 @@ impl StageOutput for Inside {
     }
 
     async fn stop(&mut self, how: Stop) {
-        let signal = match how {
-            Stop::Terminate => "TERM",
-            Stop::Kill => "KILL",
-        };
-        let script = format!("kill -s {signal} -- -\"$(cat {GROUP_FILE})\"");
-        let stopping = detached(&self.engine, &self.container, &script);
-        report_stop(&self.container, tokio::time::timeout(STOP_PATIENCE, stopping).await);
+        Self::signal(&self.engine, &self.container, how).await;
     }
+}
+
+/// Attaches to a container that is not started yet, so that nothing that is said gets lost.
+pub(crate) async fn attach(engine: &Engine, container: &str) -> Result<(Output, Input), EngineError> {
+    let options =
+        AttachContainerOptionsBuilder::default().stream(true).stdin(true).stdout(true).stderr(true).build();
+    let attached = engine.api().attach_container(container, Some(options)).await?;
+    Ok((Output(Mutex::new(attached.output)), attached.input))
 }
 
 /// Runs a shell command in a container without waiting for it.
@@ -401,10 +413,10 @@ pub(crate) fn broken(engine: &Engine, error: EngineError) -> EnvironmentError {
 
 /// Codes are 32 bits wide and signed, as GitLab shows them.
 #[expect(clippy::cast_possible_truncation, reason = "what is cut off carries no meaning")]
-fn exit_code(code: i64) -> i32 {
+pub(crate) fn exit_code(code: i64) -> i32 {
     code as i32
 }
 
-fn ended_already() -> EnvironmentError {
+pub(crate) fn ended_already() -> EnvironmentError {
     EnvironmentError::Lost("the stage has ended already".to_owned())
 }

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bollard::Docker;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 pub(crate) use endpoint::Endpoint;
 pub use endpoint::EndpointError;
@@ -20,6 +20,10 @@ pub(crate) use tunnel::{Program, Way};
 const NEWEST_API: Version = Version(1, 53);
 /// The oldest: that of engine 19.03.
 const OLDEST_API: Version = Version(1, 40);
+
+/// Containers that an engine makes, starts or removes at a time. More would only wait inside of it, each with a connection and
+/// its buffers on both sides.
+const AT_ONCE: usize = 16;
 
 /// A version of the engine's interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +47,7 @@ pub(crate) struct Engine {
     place: String,
     version: transport::ApiVersion,
     facts: OnceCell<EngineFacts>,
+    turns: Semaphore,
 }
 
 /// Why a call failed.
@@ -72,12 +77,25 @@ impl Engine {
     pub(crate) fn new(dial: Arc<dyn Dial>, place: impl Into<String>) -> Result<Self, EngineError> {
         let version = transport::ApiVersion::default();
         let docker = transport::client(Arc::clone(&dial), Arc::clone(&version))?;
-        Ok(Self { docker, dial, place: place.into(), version, facts: OnceCell::new() })
+        Ok(Self {
+            docker,
+            dial,
+            place: place.into(),
+            version,
+            facts: OnceCell::new(),
+            turns: Semaphore::new(AT_ONCE),
+        })
     }
 
     /// The client.
     pub(crate) fn api(&self) -> &Docker {
         &self.docker
+    }
+
+    /// Waits until the engine has a hand free for the calls that keep it busy. To be held for those alone.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Nobody closes it.
+        self.turns.acquire().await.ok()
     }
 
     /// What messages call the engine.

@@ -37,6 +37,11 @@ impl Calls {
         Ok(Self { base: identity::directory(config), system_id: identity::system_id(config)? })
     }
 
+    /// The same without a trace beside the file.
+    pub(crate) fn only_looking(config: &Path) -> anyhow::Result<Self> {
+        Ok(Self { base: identity::directory(config), system_id: identity::foreseen_system_id(config)? })
+    }
+
     /// A client for an entry, with its certificates.
     pub(crate) fn client(&self, runner: &Runner) -> Result<Client, ClientError> {
         let mut options = ClientOptions::new(runner.url());

@@ -31,5 +31,7 @@ pub use doctor::diagnose;
 pub use environment::{Environment, EnvironmentError, StageEvent, StageHandle, StageOutput, Stop};
 pub use executor::{Executor, NoRoom, PrepareError, PrepareRequest, Reservation};
 pub use foreseen::Foreseen;
-pub use instance::{InstanceExecutor, InstanceParts, InstanceStartError, SettingsError, group_owner};
+pub use instance::{
+    InstanceExecutor, InstanceParts, InstanceStartError, SettingsError, group_owner, look_at_instances,
+};
 pub use run::{Interrupt, JobReport, JobRun, JobWatcher, Unwatched, run_job};

@@ -4,23 +4,35 @@ use std::path::Path;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use config::Runner;
+use config::{Config, Runner};
 use fleeting::{Finding, GroupError, InstanceGroup, Severity};
 
+use crate::limits::limits;
 use crate::providers::Providers;
 
 /// A provider that has not found out by then has found that out.
 const PROVIDER_PATIENCE: Duration = Duration::from_secs(120);
 
-/// Examines an entry that this build can run: what it needs on this machine, and what its provider finds. Nothing is
-/// changed, neither here nor in the cloud. Relative paths start from `base`, the folder of the configuration file; `system_id` is
-/// the identity of its manager.
-pub async fn diagnose(
-    runner: &Runner,
-    providers: &dyn Providers,
-    base: &Path,
-    system_id: &str,
-) -> Vec<Finding> {
+/// What is examined.
+pub struct Examination<'a> {
+    /// An entry that this build can run.
+    pub runner: &'a Runner,
+    /// The file that it is part of.
+    pub config: &'a Config,
+    /// What makes its group.
+    pub providers: &'a dyn Providers,
+    /// Folder of the configuration file, from which relative paths start.
+    pub base: &'a Path,
+    /// Identity of the manager.
+    pub system_id: &'a str,
+    /// Log in to an instance that runs, and look there.
+    pub connect: bool,
+}
+
+/// Examines an entry: what it needs on this machine, what its provider finds, and how its limits go together. Nothing is changed,
+/// neither here nor in the cloud, but for a key that is let in for a minute where an instance is to be logged in to.
+pub async fn diagnose(examination: &Examination<'_>) -> Vec<Finding> {
+    let Examination { runner, config, providers, base, system_id, connect } = *examination;
     let mut findings = executors::diagnose(runner, base).await;
     let autoscaled = runner.executor().is_some_and(config::ExecutorName::is_autoscaled);
     let Some(autoscaler) = runner.autoscaler.as_ref().filter(|_| autoscaled) else { return findings };
@@ -37,6 +49,7 @@ pub async fn diagnose(
         Ok(found) => {
             findings.extend(found);
             findings.extend(owner(runner, &*group, system_id, Utc::now()));
+            findings.extend(limits(runner, config, group.max_size()));
         }
         Err(_) => findings.push(
             Finding::new(Severity::Error, check, format!("no answer within {PROVIDER_PATIENCE:?}"))
@@ -44,16 +57,12 @@ pub async fn diagnose(
                 .repair("see that the manager reaches the provider: network, proxy, endpoint"),
         ),
     }
+    findings.extend(executors::look_at_instances(runner, &*group, base, connect).await);
     findings
 }
 
 /// Whose the group is, where it is marked.
-fn owner(
-    runner: &Runner,
-    group: &dyn InstanceGroup,
-    system_id: &str,
-    now: DateTime<Utc>,
-) -> Option<Finding> {
+fn owner(runner: &Runner, group: &dyn InstanceGroup, system_id: &str, now: DateTime<Utc>) -> Option<Finding> {
     const CHECK: &str = "group/lease";
     let place = group.lease()?;
     let lease = place.seen()?;

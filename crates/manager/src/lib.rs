@@ -33,7 +33,7 @@ mod runner;
 mod watch;
 
 pub use control::{Control, Controlled, Shutdown, control};
-pub use diagnose::diagnose;
+pub use diagnose::{Examination, diagnose};
 pub use dry_run::DryRun;
 pub use events::{JobLine, Jobs, Observer, Silent};
 pub use fleeting::{Finding, Severity};

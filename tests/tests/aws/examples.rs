@@ -1,5 +1,8 @@
 //! The examples of GitLab's documentation run as they stand, but for names, tokens and addresses.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
 use drover_tests::{Engine, Setup, eventually};
 use gitlab_mock::JobBuilder;
 
@@ -9,6 +12,53 @@ const LINUX: &str = include_str!("../../../fixtures/config/instance-aws.toml");
 const WINDOWS: &str = include_str!("../../../fixtures/config/instance-aws-windows.toml");
 const MACOS: &str = include_str!("../../../fixtures/config/instance-aws-macos.toml");
 const DOCKER: &str = include_str!("../../../fixtures/config/docker-autoscaler-aws.toml");
+
+/// The keys of a table that say something, with what they say.
+fn keys(value: &toml::Value, path: &str, found: &mut BTreeMap<String, String>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (key, value) in table {
+                keys(value, &format!("{path}.{key}"), found);
+            }
+        }
+        toml::Value::Array(values) if values.iter().all(toml::Value::is_table) => {
+            for value in values {
+                keys(value, path, found);
+            }
+        }
+        value => {
+            found.insert(path.to_owned(), value.to_string());
+        }
+    }
+}
+
+/// The username is the login of whoever runs the tests, the builds folder lies beside the rest of a test.
+#[tokio::test]
+async fn only_names_tokens_and_addresses_of_the_examples_are_changed() {
+    const CHANGED: [&str; 9] = [
+        ".runners.autoscaler.connector_config.username",
+        ".runners.autoscaler.plugin_config.config_file",
+        ".runners.autoscaler.plugin_config.credentials_file",
+        ".runners.autoscaler.plugin_config.endpoint",
+        ".runners.autoscaler.plugin_config.metadata_endpoint",
+        ".runners.autoscaler.plugin_config.name",
+        ".runners.builds_dir",
+        ".runners.token",
+        ".runners.url",
+    ];
+    let cloud = Cloud::start().await;
+    for text in [LINUX, WINDOWS, MACOS, DOCKER] {
+        let used =
+            Setup::of_file(text, |entry| cloud.example(entry)).text("http://gitlab", Path::new("/folder"));
+        let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
+        keys(&text.parse::<toml::Table>().unwrap().into(), "", &mut before);
+        keys(&used.parse::<toml::Table>().unwrap().into(), "", &mut after);
+        let changed = |key: &&String| before.get(*key) != after.get(*key);
+        let all: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        let changed: Vec<&str> = all.into_iter().filter(changed).map(String::as_str).collect();
+        assert_eq!(changed, CHANGED);
+    }
+}
 
 #[tokio::test]
 async fn one_job_per_instance_with_five_kept_ready() {

@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::Args;
 use config::{Config, Diagnostic, LoadError, Loaded, Runner, Verdict};
 use gitlab_api::Verification;
-use manager::{BuiltIn, Finding, Providers as _, Severity};
+use manager::{BuiltIn, Examination, Finding, Providers as _, Severity};
 use serde::Serialize;
 
 use super::status::socket_path;
@@ -17,17 +17,19 @@ use crate::{identity, output};
 
 const HELP: &str = "\
 Ends with 0 if nothing is in the way of jobs (warnings are fine), with 1 if errors were found, and with 2 if the
-configuration file cannot be used. Nothing is changed, neither here nor in the cloud.
+configuration file cannot be used. Nothing is changed, neither here nor in the cloud; instances are logged in to
+only with --connect.
 
 Examples:
   drover doctor
-  drover doctor --runner build
+  drover doctor --runner build --connect
   drover doctor --json | jq -r '.findings[] | select(.severity == \"error\") | .repair'";
 
 /// Say what stands in the way of jobs, what it leads to, and the command that repairs it.
 ///
 /// Examines the configuration, whether GitLab is there and knows the tokens, key files, ports, folders, helpers and Docker
-/// engines, and asks each provider about credentials, permissions and the settings of its group.
+/// engines, asks each provider about credentials, permissions and the settings of its group, and compares the limits of the file
+/// with the size of the group.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct DoctorArguments {
@@ -36,7 +38,11 @@ pub(crate) struct DoctorArguments {
     /// Only the entry of this name, and what concerns all entries.
     #[arg(long, short, value_name = "NAME")]
     runner: Option<String>,
-    /// As JSON: an object with file, errors, warnings and findings.
+    /// Log in to an instance of each entry, if one runs, and look there for what jobs need: shell, git, helper, or the Docker
+    /// engine. The only trace is a login, and on AWS a key that is let in for a minute.
+    #[arg(long)]
+    connect: bool,
+    /// As JSON: an object with file, errors, warnings and findings (docs/operations.md has the format).
     #[arg(long)]
     json: bool,
 }
@@ -101,7 +107,7 @@ async fn examine(options: &DoctorArguments, path: &Path, loaded: &Loaded) -> Res
     found.extend(ports(config, path).await.into_iter().map(general));
     found.push(general(spool()));
     // As `verify`: GitLab is told which manager asks.
-    let calls = match Calls::new(path) {
+    let calls = match Calls::only_looking(path) {
         Ok(calls) => Some(calls),
         Err(error) => {
             let folder = identity::directory(path);
@@ -126,9 +132,15 @@ async fn examine(options: &DoctorArguments, path: &Path, loaded: &Loaded) -> Res
         }
         match verdict {
             Verdict::Runnable => {
-                let base = identity::directory(path);
-                let system_id = calls.as_ref().map_or("", |calls| calls.system_id.as_str());
-                found.extend(manager::diagnose(runner, &BuiltIn, &base, system_id).await.into_iter().map(own));
+                let examination = Examination {
+                    runner,
+                    config,
+                    providers: &BuiltIn,
+                    base: &identity::directory(path),
+                    system_id: calls.as_ref().map_or("", |calls| calls.system_id.as_str()),
+                    connect: options.connect,
+                };
+                found.extend(manager::diagnose(&examination).await.into_iter().map(own));
             }
             // The file was found fault with above.
             Verdict::Refused(_) if is_faulty(loaded, index) => {}

@@ -47,7 +47,10 @@ async fn what_is_in_order_ends_with_0_and_changes_nothing() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     left.sort();
-    assert_eq!(left, [".runner_system_id", "config.toml", "id"]);
+    assert_eq!(left, ["config.toml", "id"]);
+    // What is not looked at is said.
+    assert!(said.stdout.contains("notice   instance/connect: "), "{}", said.stdout);
+    assert!(said.stdout.contains("good     limits/effective: at most 1 jobs"), "{}", said.stdout);
     gitlab.assert_no_violations();
 }
 

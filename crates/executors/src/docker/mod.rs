@@ -9,6 +9,7 @@ mod autoscaled;
 mod belongings;
 mod engine;
 mod environment;
+mod examine;
 mod helper;
 mod labels;
 mod ownership;
@@ -16,7 +17,6 @@ mod prepare;
 mod pull;
 mod reference;
 mod services;
-mod shell;
 mod stage;
 mod template;
 mod terminal;
@@ -41,6 +41,7 @@ use template::{Template, TemplateError};
 
 pub use autoscaled::DockerAutoscaler;
 pub use engine::EndpointError;
+pub(crate) use examine::{examine, examine_on};
 
 /// Runs jobs in containers of one engine.
 pub struct DockerExecutor {
@@ -97,18 +98,6 @@ impl Reservation for Seat {
 #[must_use]
 pub fn builds_are_shared(runner: &Runner, builds_dir: &str) -> bool {
     runner.docker.as_ref().is_some_and(|docker| volumes::builds_are_shared(docker, builds_dir))
-}
-
-/// Asks the engine of an entry what it is, for people.
-pub(crate) async fn examine(runner: &Runner, base: &Path) -> Result<String, String> {
-    let config = runner.docker.as_ref().ok_or_else(|| StartError::Missing.to_string())?;
-    let endpoint = Endpoint::of(config, base, |name| std::env::var(name).ok()).map_err(|e| e.to_string())?;
-    let place = format!("the Docker engine at {}", endpoint.address);
-    let engine = Engine::new(endpoint.direct(), place).map_err(|error| error.to_string())?;
-    match engine.facts().await {
-        Ok(facts) => Ok(format!("{} answers ({}/{})", engine.place(), facts.os, facts.arch)),
-        Err(error) => Err(format!("{} cannot be used: {error}", engine.place())),
-    }
 }
 
 // === impl DockerExecutor ===

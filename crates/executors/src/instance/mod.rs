@@ -2,6 +2,7 @@
 
 mod cgroups;
 mod environment;
+mod examine;
 mod helper;
 mod machine;
 mod machines;
@@ -38,6 +39,7 @@ pub(crate) use machines::{Need, run as run_command};
 
 pub(crate) use settings::key as read_key;
 
+pub use examine::look_at_instances;
 pub use settings::{SettingsError, group_owner};
 
 /// How long a job that waits is told nothing new.

@@ -53,7 +53,8 @@ pub(crate) enum Work {
     Idle,
     /// 50 jobs that sleep
     Sleeping,
-    /// Jobs in containers, one at a time, beside `docker run` of the same image; not part of `all`, because it needs an engine
+    /// Jobs in containers, one at a time beside `docker run` of the same image, and 100 at once; not part of `all`, because it
+    /// needs an engine
     Docker,
     /// One scaling decision over 10,000 instances and 100,000 claims
     Decision,

@@ -17,6 +17,7 @@ mod prepare;
 mod pull;
 mod reference;
 mod services;
+mod shell;
 mod stage;
 mod template;
 mod terminal;

@@ -15,20 +15,16 @@ const DOCKER: &str = include_str!("../../../fixtures/config/docker-autoscaler-aw
 
 /// The keys of a table that say something, with what they say.
 fn keys(value: &toml::Value, path: &str, found: &mut BTreeMap<String, String>) {
-    match value {
-        toml::Value::Table(table) => {
-            for (key, value) in table {
-                keys(value, &format!("{path}.{key}"), found);
-            }
+    if let Some(table) = value.as_table() {
+        for (key, value) in table {
+            keys(value, &format!("{path}.{key}"), found);
         }
-        toml::Value::Array(values) if values.iter().all(toml::Value::is_table) => {
-            for value in values {
-                keys(value, path, found);
-            }
+    } else if let Some(values) = value.as_array().filter(|values| values.iter().all(toml::Value::is_table)) {
+        for value in values {
+            keys(value, path, found);
         }
-        value => {
-            found.insert(path.to_owned(), value.to_string());
-        }
+    } else {
+        found.insert(path.to_owned(), value.to_string());
     }
 }
 

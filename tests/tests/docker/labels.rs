@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use drover_tests::{Engine, Setup};
+use gitlab_mock::CacheSpec;
 use serde_json::{Value, json};
 
 use crate::options::{container, patient, release};
@@ -35,6 +36,8 @@ async fn everything_of_a_job_is_named_and_labelled_as_users_know_it() {
     let world = Setup::new().runner(entry).start().await;
     let job = world.enqueue(
         patient(&["echo \"<$CI_BUILD_NETWORK_NAME>\""])
+            // For the helper.
+            .cache(CacheSpec::new("key", ["nothing"]))
             .service(json!({"name": "127.0.0.1:5000/harbour/web:1.2", "command": ["sleep", "1000"]}))
             .variable("CI_JOB_URL", "https://me:secret-of-me@gitlab.test/harbour/-/jobs/1")
             .with_member("/git_info/sha", json!("1ecfd275763eff1d6b4844ea3168962458c9f27a"))

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use drover_tests::{Drover, Engine, PATIENCE, Setup};
 use gitlab_mock::{GitlabMock, Job, JobBuilder};
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use serde_json::{Value, json};
 
 use crate::registry::Registry;
@@ -151,6 +151,21 @@ async fn programs_of_the_manager_are_asked_for_credentials() {
     drover.program.ends().await;
 }
 
+#[tokio::test]
+async fn a_registry_that_comes_back_in_time_does_not_fail_the_job() {
+    let mut registry = Registry::start().await;
+    Engine::shared().import(&["ENV OF=patience"], "of-patience:1");
+    let image = registry.take("of-patience:1", "harbour/patience:1");
+    registry.close();
+    let world = world(|entry| entry.set("docker.pull_policy", "always")).await;
+    let config = auths(&registry.address, Registry::PASSWORD);
+    let job = world.enqueue(job(&image).masked_variable("DOCKER_AUTH_CONFIG", config));
+    world.says(&job, "(attempt #2), retrying").await;
+    registry.open();
+    world.finished(&job).await.succeeded().has_line("it runs");
+    world.stop().await;
+}
+
 fn program(folder: &Path, name: &str, script: &str) {
     let path = folder.join(name);
     std::fs::write(&path, script).unwrap();
@@ -170,11 +185,15 @@ async fn a_job_and_its_services_may_be_of_several_platforms_of_one_tag() {
     let mut manifests = Vec::new();
     for (tag, arch) in [("own", own.as_str()), ("arm", "arm64")] {
         registry.take(&format!("which:{tag}"), &format!("harbour/which:{tag}"));
-        let kind = "application/vnd.docker.distribution.manifest.v2+json";
-        let asked =
-            client.get(url(tag)).header("Accept", kind).basic_auth(Registry::USER, Some(Registry::PASSWORD));
-        let reply = asked.send().await.unwrap();
-        let digest = reply.headers()["docker-content-digest"].to_str().unwrap().to_owned();
+        // Engines with the image store of containerd make the second.
+        let kinds = [
+            "application/vnd.docker.distribution.manifest.v2+json",
+            "application/vnd.oci.image.manifest.v1+json",
+        ];
+        let asked = client.get(url(tag)).header(ACCEPT, kinds.join(", "));
+        let reply = asked.basic_auth(Registry::USER, Some(Registry::PASSWORD)).send().await.unwrap();
+        let header = |name: &str| reply.headers()[name].to_str().unwrap().to_owned();
+        let (kind, digest) = (header("content-type"), header("docker-content-digest"));
         let size = reply.bytes().await.unwrap().len();
         let platform = json!({"os": "linux", "architecture": arch});
         manifests.push(json!({"mediaType": kind, "size": size, "digest": digest, "platform": platform}));

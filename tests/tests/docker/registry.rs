@@ -8,7 +8,7 @@ use drover_tests::{Engine, eventually};
 pub(crate) struct Registry {
     pub(crate) address: String,
     folder: tempfile::TempDir,
-    server: Child,
+    server: Option<Child>,
 }
 
 impl Registry {
@@ -29,14 +29,8 @@ impl Registry {
              auth:\n  htpasswd:\n    realm: harbour\n    path: {at}/htpasswd\n"
         );
         std::fs::write(folder.path().join("config.yml"), config).unwrap();
-        let server = Command::new("docker-registry")
-            .arg("serve")
-            .arg(folder.path().join("config.yml"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("tests need docker-registry (Debian: apt-get install docker-registry)");
-        let registry = Self { address, folder, server };
+        let mut registry = Self { address, folder, server: None };
+        registry.open();
         eventually("the registry listens", || std::net::TcpStream::connect(&registry.address).is_ok()).await;
         let login = registry.login();
         let who = ["login", "-u", Self::USER, "-p", Self::PASSWORD, &registry.address];
@@ -56,6 +50,26 @@ impl Registry {
         there
     }
 
+    /// Starts it again.
+    pub(crate) fn open(&mut self) {
+        let server = Command::new("docker-registry")
+            .arg("serve")
+            .arg(self.folder.path().join("config.yml"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("tests need docker-registry (Debian: apt-get install docker-registry)");
+        self.server = Some(server);
+    }
+
+    /// Takes it down.
+    pub(crate) fn close(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+
     fn login(&self) -> String {
         format!("{}/.docker", self.folder.path().display())
     }
@@ -63,7 +77,6 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
+        self.close();
     }
 }

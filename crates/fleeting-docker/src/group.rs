@@ -167,6 +167,10 @@ impl InstanceGroup for DockerGroup {
         Ok(seen)
     }
 
+    fn max_size(&self) -> Option<u32> {
+        Some(self.config.max_size)
+    }
+
     async fn increase(&self, n: u32) -> Changed<u32> {
         if n == 0 {
             return Changed::all(0);

@@ -5,24 +5,32 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fleeting::{ConnectInfo, GroupError};
 
-/// By how many groups each address is used.
-static USED: Mutex<BTreeMap<Address, u32>> = Mutex::new(BTreeMap::new());
+/// By how many groups of which user each address is used.
+static USED: Mutex<BTreeMap<Address, BTreeMap<User, u32>>> = Mutex::new(BTreeMap::new());
 
 type Address = (String, u16);
 
+/// A runner entry. Groups that are told none are all different.
+type User = Option<String>;
+
 /// Machines of one group, until it is dropped.
 #[derive(Debug, Default)]
-pub(crate) struct Claims(Vec<Address>);
+pub(crate) struct Claims {
+    user: User,
+    addresses: Vec<Address>,
+}
 
 // === impl Claims ===
 
 impl Claims {
-    /// Notes that a group uses these machines, and names those that another group uses as well.
+    /// Notes that a user's group has these machines, and names those that another user's group has as well. Two groups of one
+    /// user are there while its settings change.
     ///
     /// # Errors
     /// [`GroupError::Configuration`] if two of them are one: it would be given twice the jobs that it is to have.
     pub(crate) fn take<'a>(
         machines: impl Iterator<Item = &'a ConnectInfo>,
+        user: User,
     ) -> Result<(Self, Vec<String>), GroupError> {
         let mut own: BTreeMap<Address, &str> = BTreeMap::new();
         for machine in machines {
@@ -41,30 +49,33 @@ impl Claims {
         let mut used = used();
         let mut shared = Vec::new();
         for (address, name) in &own {
-            let count = used.entry(address.clone()).or_default();
-            if *count > 0 {
+            let users = used.entry(address.clone()).or_default();
+            if users.keys().any(|other| user.is_none() || *other != user) {
                 shared.push((*name).to_owned());
             }
-            *count += 1;
+            *users.entry(user.clone()).or_default() += 1;
         }
-        Ok((Self(own.into_keys().collect()), shared))
+        Ok((Self { user, addresses: own.into_keys().collect() }, shared))
     }
 }
 
 impl Drop for Claims {
     fn drop(&mut self) {
         let mut used = used();
-        for address in &self.0 {
-            let Some(count) = used.get_mut(address) else { continue };
-            *count -= 1;
-            if *count == 0 {
+        for address in &self.addresses {
+            let Some(users) = used.get_mut(address) else { continue };
+            if let Some(count) = users.get_mut(&self.user) {
+                *count -= 1;
+            }
+            users.retain(|_, count| *count > 0);
+            if users.is_empty() {
                 used.remove(address);
             }
         }
     }
 }
 
-fn used() -> MutexGuard<'static, BTreeMap<Address, u32>> {
+fn used() -> MutexGuard<'static, BTreeMap<Address, BTreeMap<User, u32>>> {
     // No code can panic while it holds the lock half-way through a change.
     USED.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -86,18 +97,31 @@ mod tests {
 
     #[test]
     fn two_names_for_one_machine_are_refused() {
-        let same = Claims::take(machines(&["a", "b"], "192.0.2.1").iter()).unwrap_err().to_string();
+        let same = Claims::take(machines(&["a", "b"], "192.0.2.1").iter(), None).unwrap_err().to_string();
         assert!(same.contains("`a` and `b` are the same machine, 192.0.2.1:22"), "{same}");
     }
 
     #[test]
     fn a_machine_of_another_group_is_named_while_that_is_there() {
-        let take = || Claims::take(machines(&["a"], "192.0.2.2").iter()).unwrap();
+        let take = || Claims::take(machines(&["a"], "192.0.2.2").iter(), None).unwrap();
         let (first, shared) = take();
         assert_eq!(shared, [""; 0]);
         let (second, shared) = take();
         assert_eq!(shared, ["a"]);
         drop((first, second));
         assert_eq!(take().1, [""; 0]);
+    }
+
+    #[test]
+    fn a_group_that_replaces_one_of_the_same_entry_shares_nothing() {
+        let take =
+            |user: &str| Claims::take(machines(&["a"], "192.0.2.3").iter(), Some(user.to_owned())).unwrap();
+        let (first, _) = take("x");
+        let (second, shared) = take("x");
+        assert_eq!(shared, [""; 0]);
+        drop(first);
+        assert_eq!(take("y").1, ["a"]);
+        drop(second);
+        assert_eq!(take("y").1, [""; 0]);
     }
 }

@@ -1,6 +1,6 @@
 //! The pool as an instance group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -44,6 +44,8 @@ pub struct StaticGroup {
     host_keys: HostKeys,
     /// The machines are this group's while it is initialised.
     claims: Mutex<Option<Claims>>,
+    /// Machines that another entry of this manager had first. Its lock is theirs, too.
+    shared: OnceLock<BTreeSet<String>>,
 }
 
 // === impl StaticGroup ===
@@ -60,6 +62,7 @@ impl StaticGroup {
             owner: OnceLock::new(),
             host_keys: HostKeys::default(),
             claims: Mutex::default(),
+            shared: OnceLock::new(),
         }
     }
 
@@ -105,7 +108,8 @@ impl StaticGroup {
             let tries = candidates.into_iter().filter_map(|machine| {
                 let info = self.info(&machine)?;
                 let options = self.options(&info);
-                let lock = Lock::new(owner, valid);
+                let shared = self.shared.get().is_some_and(|shared| shared.contains(&machine));
+                let lock = (!shared).then(|| Lock::new(owner, valid));
                 Some(tokio::spawn(Arc::clone(&self.pool).take(machine, info, options, lock, valid / 3)))
             });
             granted +=
@@ -142,22 +146,17 @@ impl InstanceGroup for StaticGroup {
                 info.settings.key_pem = machine.read_key(name)?.or(info.settings.key_pem);
                 prepared.insert(name.clone(), info);
             }
-            let (claims, shared) = Claims::take(prepared.values())?;
+            let user = self.owner.get().map(|(owner, _)| owner.entry.clone());
+            let (claims, shared) = Claims::take(prepared.values(), user)?;
             *self.claims() = Some(claims);
-            for machine in shared {
-                if self.owner.get().is_some() {
-                    tracing::warn!(
-                        machine,
-                        "the machine is in another runner entry too: each can use it only while the other does not"
-                    );
-                } else {
-                    tracing::warn!(
-                        machine,
-                        "the machine is in use by another runner entry: together they may give it more jobs than either allows"
-                    );
-                }
+            for machine in &shared {
+                tracing::warn!(
+                    machine,
+                    "the machine is in use by another runner entry: together they may give it more jobs than either allows"
+                );
             }
             // A second preparation at the same time has the same result.
+            let _ = self.shared.set(shared.into_iter().collect());
             let _ = self.prepared.set(prepared);
         }
         Ok(GroupInfo {

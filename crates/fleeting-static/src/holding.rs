@@ -35,17 +35,19 @@ pub(crate) enum Unusable {
 // === impl Holding ===
 
 impl Holding {
-    /// Reaches a machine and takes its lock. Machines that have no place for one are used without; that is said.
-    pub(crate) async fn take(info: ConnectInfo, options: DialOptions, lock: Lock) -> Result<Self, Unusable> {
-        let ssh = matches!(info.settings.protocol(), Protocol::Ssh);
-        let holding = Self { info, options, lock: Some(lock) };
-        if !ssh || holding.info.settings.os == Some(Os::Windows) {
-            // No POSIX shell, no lock.
-            let holding = Self { lock: None, ..holding };
+    /// Reaches a machine and takes its lock, if there is to be one. Machines that have no place for one are used without; that
+    /// is said.
+    pub(crate) async fn take(
+        info: ConnectInfo,
+        options: DialOptions,
+        lock: Option<Lock>,
+    ) -> Result<Self, Unusable> {
+        let lock = lock.filter(|_| has_shell(&info));
+        let holding = Self { info, options, lock };
+        let Some(lock) = &holding.lock else {
             holding.check().await?;
             return Ok(holding);
-        }
-        let Some(lock) = &holding.lock else { return Ok(holding) };
+        };
         match holding.ask(&lock.take()).await? {
             Answer::Held => Ok(holding),
             Answer::Theirs(who) => Err(Unusable::Theirs(who)),
@@ -61,11 +63,14 @@ impl Holding {
     }
 
     /// Whether a machine could be taken, without taking it.
-    pub(crate) async fn look(info: ConnectInfo, options: DialOptions, lock: Lock) -> Result<(), Unusable> {
-        let ssh = matches!(info.settings.protocol(), Protocol::Ssh);
-        if !ssh || info.settings.os == Some(Os::Windows) {
+    pub(crate) async fn look(
+        info: ConnectInfo,
+        options: DialOptions,
+        lock: Option<Lock>,
+    ) -> Result<(), Unusable> {
+        let Some(lock) = lock.filter(|_| has_shell(&info)) else {
             return diagnose::greets(&info, options.use_external_addr).await.map_err(Unusable::Dead);
-        }
+        };
         let looking = Self { info, options, lock: None };
         match looking.ask(&lock.look()).await? {
             Answer::Theirs(who) => Err(Unusable::Theirs(who)),
@@ -118,6 +123,11 @@ impl Holding {
         let asked = tokio::time::timeout(2 * PATIENCE, asking).await;
         asked.unwrap_or_else(|_| Err(format!("no answer within {:?}", 2 * PATIENCE))).map_err(Unusable::Dead)
     }
+}
+
+/// Whether there is a POSIX shell: without one there is no lock.
+fn has_shell(info: &ConnectInfo) -> bool {
+    matches!(info.settings.protocol(), Protocol::Ssh) && info.settings.os != Some(Os::Windows)
 }
 
 /// What a script has said, as far as it matters.

@@ -133,13 +133,13 @@ impl Pool {
             .collect()
     }
 
-    /// Reaches and locks a machine. Returns whether it is in use now.
+    /// Reaches a machine and takes its lock, if there is to be one. Returns whether it is in use now.
     pub(crate) async fn take(
         self: Arc<Self>,
         name: String,
         info: ConnectInfo,
         options: DialOptions,
-        lock: Lock,
+        lock: Option<Lock>,
         renewal: Duration,
     ) -> bool {
         // Whatever happens on the way, the machine does not stay half taken.
@@ -323,7 +323,7 @@ async fn recover(
     name: String,
     info: ConnectInfo,
     options: DialOptions,
-    lock: Lock,
+    lock: Option<Lock>,
     every: Duration,
 ) {
     loop {

@@ -42,7 +42,9 @@ impl SetupError {
             Self::UnsupportedOptions(_) | Self::RunAndScript | Self::RunAndSteps => {
                 (FailureReason::RunnerSystemFailure, Some(3))
             }
-            Self::Resume(_) | Self::Inputs(_) | Self::ClonePath(_) => (FailureReason::RunnerConfigurationError, None),
+            Self::Resume(_) | Self::Inputs(_) | Self::ClonePath(_) => {
+                (FailureReason::RunnerConfigurationError, None)
+            }
         };
         let message = match self {
             Self::Inputs(cause) => format!("{self}: {cause}"),

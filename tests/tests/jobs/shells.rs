@@ -57,9 +57,8 @@ async fn a_shell_that_is_not_there_is_named() {
     }
     let command = format!("PATH={} /bin/sh -c \"$SSH_ORIGINAL_COMMAND\"", programs.path().display());
     let sshd = Sshd::configured(&format!("ForceCommand {command}"));
-    // The two share the machine.
-    let bash = Entry::machines("bash", [&sshd]).set("autoscaler.group_lease", false);
-    let sh = Entry::machines("sh", [&sshd]).set("shell", "sh").set("autoscaler.group_lease", false);
+    let bash = Entry::machines("bash", [&sshd]);
+    let sh = Entry::machines("sh", [&sshd]).set("shell", "sh");
     let world = Setup::new().runner(bash).runner(sh).start().await;
     let jobs = everywhere(&world, &JobBuilder::new("hello").script(["echo hello"]));
 

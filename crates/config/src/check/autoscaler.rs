@@ -222,7 +222,8 @@ fn shared_machines(
                 "shared-machine",
                 &at.key("instances").key(name),
                 format!(
-                    "machine `{name}` of runner `{}` is machine `{theirs}` of runner `{}`: only one of them can use it at a time",
+                    "machine `{name}` of runner `{}` is machine `{theirs}` of runner `{}`: together they may give it more jobs \
+                     than either allows",
                     runners[index].label(),
                     runners[*other].label()
                 ),

@@ -246,6 +246,7 @@ impl Manager {
             return;
         }
         entry.retiring = true;
+        self.listening.forget(index);
         let working = entry.working.take();
         let label = entry.label.clone();
         if let Some(working) = &working {

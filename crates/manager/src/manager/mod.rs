@@ -1,6 +1,7 @@
 //! The loop: asks GitLab for jobs as the dispatcher allows, and runs what comes.
 
 mod entries;
+mod listening;
 mod stop;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use trace::{LogOptions, UploadOptions};
 
+use self::listening::Listening;
 use crate::board::Board;
 use crate::control::{Controlled, Shutdown};
 use crate::dispatch::{Answer, Ask, Dispatcher, RunnerIndex};
@@ -93,6 +95,7 @@ pub struct Manager {
     inbox: mpsc::UnboundedReceiver<Event>,
     /// Requests under way; aborted at the end of a shutdown.
     requests: JoinSet<()>,
+    listening: Listening,
     interrupt: watch::Sender<Option<Arc<str>>>,
     executors: watch::Sender<BTreeMap<String, Arc<dyn Executor>>>,
     initial: Option<Loaded>,
@@ -202,6 +205,7 @@ impl Manager {
             events,
             inbox,
             requests: JoinSet::new(),
+            listening: Listening::default(),
             interrupt: watch::Sender::new(None),
             executors: watch::Sender::new(BTreeMap::new()),
             initial: Some(options.loaded),
@@ -281,12 +285,7 @@ impl Manager {
                     self.reporter.observer.no_room(&working.entry.label());
                     entry.watch.entry.no_room();
                     self.dispatcher.refused(runner, now);
-                    let events = self.events.clone();
-                    self.requests.spawn(async move {
-                        if capacity.changed().await.is_ok() {
-                            let _ = events.send(Event::Room(runner));
-                        }
-                    });
+                    self.listening.listen(runner, capacity, &mut self.requests, &self.events);
                     continue;
                 }
             };
@@ -323,7 +322,10 @@ impl Manager {
             Event::StartAgain(runner, tries) => self.start(runner, tries),
             Event::Answered { runner, reply, room } => self.answered(runner, reply, *room),
             Event::Ended { runner, report, taken } => self.ended(runner, *report, taken),
-            Event::Room(runner) => self.dispatcher.room(runner),
+            Event::Room(runner) => {
+                self.listening.forget(runner);
+                self.dispatcher.room(runner);
+            }
             Event::Retired(runner) => self.retired(runner),
         }
     }

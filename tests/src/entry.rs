@@ -1,7 +1,7 @@
 //! What a world is to consist of.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use gitlab_mock::Config as GitlabConfig;
 use toml::{Table, Value};
@@ -229,6 +229,17 @@ impl Setup {
             self.entries.iter().map(|entry| Value::Table(entry.finish(url, folder))).collect();
         file.insert("runners".to_owned(), Value::Array(entries));
         toml::to_string(&file).expect("a table can be written")
+    }
+
+    /// Writes the configuration file into a folder, for its owner alone, and returns its path.
+    ///
+    /// # Panics
+    /// When the folder cannot be written to.
+    #[must_use]
+    pub fn write(&self, url: &str, folder: &Path) -> PathBuf {
+        let path = folder.join("config.toml");
+        crate::program::write(&path, &self.text(url, folder));
+        path
     }
 }
 

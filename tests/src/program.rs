@@ -198,7 +198,7 @@ impl Drover {
 }
 
 /// Writes a file for its owner alone, in one step.
-fn write(path: &Path, text: &str) {
+pub(crate) fn write(path: &Path, text: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     let fresh = path.with_extension("fresh");
     std::fs::write(&fresh, text).expect("the folder can be written to");

@@ -1,6 +1,5 @@
 //! What a cloud has announced about the end of an instance.
 
-use std::fmt;
 use std::time::SystemTime;
 
 /// An announcement that an instance will, or may, be taken away. No new job should go there.
@@ -40,29 +39,5 @@ impl Doom {
     #[must_use]
     pub fn at(self, at: SystemTime) -> Self {
         Self { at: Some(at), ..self }
-    }
-}
-
-// === impl DoomKind ===
-
-impl DoomKind {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Interruption, Self::Rebalance, Self::Maintenance, Self::Ending];
-
-    /// The word for it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Interruption => "interruption",
-            Self::Rebalance => "rebalance",
-            Self::Maintenance => "maintenance",
-            Self::Ending => "ending",
-        }
-    }
-}
-
-impl fmt::Display for DoomKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }

@@ -12,14 +12,11 @@ async fn doctor(cloud: &Cloud) -> (serde_json::Value, Option<i32>) {
 }
 
 async fn examine(setup: &Setup, arguments: &[&str]) -> (serde_json::Value, Option<i32>) {
-    use std::os::unix::fs::PermissionsExt as _;
     let gitlab = GitlabMock::start(gitlab_mock::Config::default()).await.unwrap();
     gitlab.add_runner("glrt-fleet-0123456789abcdef");
     gitlab.add_runner("glrt-example-0123456789abcdef");
     let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("config.toml");
-    std::fs::write(&config, setup.text(gitlab.url(), folder.path())).unwrap();
-    std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let config = setup.write(gitlab.url(), folder.path());
     let output = Command::new(bin("drover"))
         .args(["doctor", "--json", "--config"])
         .arg(&config)

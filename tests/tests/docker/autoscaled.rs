@@ -133,9 +133,7 @@ async fn what_a_killed_manager_left_on_an_instance_is_removed_by_the_next() {
         JobBuilder::new("left").variable("GIT_STRATEGY", "none").script(["echo started; sleep 1000"]),
     );
     let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("config.toml");
-    std::fs::write(&config, setup.text(gitlab.url(), folder.path())).unwrap();
-    std::fs::set_permissions(&config, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let config = setup.write(gitlab.url(), folder.path());
     let config = config.display().to_string();
     let start = || Program::start("drover", &["run", "--config", &config], folder.path());
     let mut first = start();

@@ -73,9 +73,7 @@ async fn what_a_killed_manager_left_is_removed_by_the_next() {
     let runner = gitlab.add_runner(&token);
     let job = gitlab.enqueue(&runner, patient());
     let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("config.toml");
-    std::fs::write(&config, setup.text(gitlab.url(), folder.path())).unwrap();
-    std::fs::set_permissions(&config, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let config = setup.write(gitlab.url(), folder.path());
     let config = config.display().to_string();
     let start = || Program::start("drover", &["run", "--config", &config], folder.path());
     let mut first = start();

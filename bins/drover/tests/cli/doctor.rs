@@ -3,26 +3,19 @@
 use gitlab_mock::{Config, GitlabMock};
 use serde_json::Value;
 
-use crate::support::Home;
+use crate::support::{self, Home};
 
 const GOOD: &str = "glrt-gOoDgOoDgOoDgOoDgOoD";
 
 fn entry(url: &str, token: &str, key: &str) -> String {
-    format!(
-        r#"[[runners]]
-  name = "build"
-  url = "{url}"
-  token = "{token}"
-  executor = "instance"
-  [runners.autoscaler]
-    plugin = "local"
-    max_instances = 1
-    [runners.autoscaler.connector_config]
+    let extra = format!(
+        r#"    [runners.autoscaler.connector_config]
       key_path = "{key}"
     [runners.autoscaler.plugin_config]
       name = "doctor"
 "#
-    )
+    );
+    support::entry("build", url, token) + &extra
 }
 
 fn find<'a>(said: &'a Value, check: &str) -> &'a Value {

@@ -170,3 +170,18 @@ impl Running {
         status.code().unwrap_or(-1)
     }
 }
+
+/// A runner entry that needs nothing but this machine.
+pub(crate) fn entry(name: &str, url: &str, token: &str) -> String {
+    format!(
+        r#"[[runners]]
+  name = "{name}"
+  url = "{url}"
+  token = "{token}"
+  executor = "instance"
+  [runners.autoscaler]
+    plugin = "local"
+    max_instances = 1
+"#
+    )
+}

@@ -2,7 +2,7 @@
 
 use gitlab_mock::{Config, GitlabMock};
 
-use crate::support::Home;
+use crate::support::{Home, entry};
 
 const CREATED: &str = "glrt-cReAtEdCrEaTeDcReAtEd";
 const LEGACY: &str = "lEgAcYlEgAcYlEgAcYlE";
@@ -53,18 +53,4 @@ async fn somebody_must_be_named() {
     let home = Home::with(&entry("a", "https://gitlab.example.com", CREATED));
     let said = home.drover(&["unregister"]).await.code(2);
     assert!(said.stderr.contains("--all-runners"), "{}", said.stderr);
-}
-
-fn entry(name: &str, url: &str, token: &str) -> String {
-    format!(
-        r#"[[runners]]
-  name = "{name}"
-  url = "{url}"
-  token = "{token}"
-  executor = "instance"
-  [runners.autoscaler]
-    plugin = "local"
-    max_instances = 1
-"#
-    )
 }

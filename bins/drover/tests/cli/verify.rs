@@ -2,7 +2,7 @@
 
 use gitlab_mock::{Config, GitlabMock};
 
-use crate::support::Home;
+use crate::support::{Home, entry};
 
 const GOOD: &str = "glrt-gOoDgOoDgOoDgOoDgOoD";
 const BAD: &str = "glrt-bAdBbAdBbAdBbAdBbAdB";
@@ -76,18 +76,4 @@ async fn a_reset_token_replaces_the_old_one_in_the_file() {
     assert!(!reset.stdout.contains("glrt-"), "{}", reset.stdout);
     home.drover(&["verify"]).await.code(0);
     gitlab.assert_no_violations();
-}
-
-fn entry(name: &str, url: &str, token: &str) -> String {
-    format!(
-        r#"[[runners]]
-  name = "{name}"
-  url = "{url}"
-  token = "{token}"
-  executor = "instance"
-  [runners.autoscaler]
-    plugin = "local"
-    max_instances = 1
-"#
-    )
 }

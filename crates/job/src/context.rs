@@ -257,6 +257,11 @@ impl Context {
             raw: true,
             ..job_payload::Variable::default()
         });
+        self.assemble();
+    }
+
+    /// Puts the variables together anew.
+    fn assemble(&mut self) {
         self.prelude = Prelude::default();
         self.variables = variables::assemble(
             &self.job,
@@ -279,15 +284,7 @@ impl Context {
         if job
             || self.runner.environment.iter().chain([&self.job.image.name]).any(|text| is_referred_to(text))
         {
-            self.prelude = Prelude::default();
-            self.variables = variables::assemble(
-                &self.job,
-                &self.runner,
-                &self.placement,
-                &self.flags,
-                &self.paths,
-                status.as_str(),
-            );
+            self.assemble();
         } else {
             self.variables.set_internal(STATUS, status.as_str());
         }

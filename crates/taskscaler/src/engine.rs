@@ -26,6 +26,8 @@ use crate::{AcquireError, Acquisition, MemoryStore, Reservation, Settings, Store
 const INIT_DEADLINE: Duration = Duration::from_secs(60);
 /// Least deadline of any other call.
 const CALL_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a claim to the group that is not decided yet may delay the end.
+const CLAIM: Duration = Duration::from_secs(15);
 
 /// A running scaler. Clones are handles to the same one.
 #[derive(Clone)]
@@ -473,8 +475,21 @@ impl Engine {
             max_instances = config.max_instances, "the group's max size was changed");
     }
 
+    /// An end that comes right after the start waits until it is known whose the group is.
+    async fn settle_claim(&mut self) {
+        let end = Instant::now() + CLAIM;
+        while self.lease.is_undecided() && Instant::now() < end {
+            let plan = self.decide();
+            self.apply(&plan);
+            self.wait(&plan, Some(end)).await;
+        }
+    }
+
     /// The end: with deletion, goes on deciding and applying until nothing is left or the tries are used up.
     async fn stop(mut self) -> Leftover {
+        if *self.delete_at_stop.borrow() {
+            self.settle_claim().await;
+        }
         // What is another's is not deleted.
         let ours = self.lease.may_act(self.shared.clock.now());
         let delete = *self.delete_at_stop.borrow() && ours;

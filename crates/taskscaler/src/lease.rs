@@ -121,6 +121,12 @@ impl Leasing {
         self.keeper.as_ref().is_none_or(|keeper| keeper.may_act(moment(now)))
     }
 
+    /// True while nobody is known to have the group, and it may become one's own with the next listings.
+    pub(crate) fn is_undecided(&self) -> bool {
+        let standing = self.keeper.as_ref().map(Keeper::standing);
+        matches!(standing, Some(Standing::Unknown | Standing::Claiming))
+    }
+
     /// True if the group was one's own at some time: what it shows concerns the scaler.
     pub(crate) fn has_begun(&self) -> bool {
         self.begun

@@ -50,9 +50,13 @@ async fn the_ledger_of_a_later_version_is_refused_and_left_alone() {
 #[tokio::test]
 async fn two_entries_do_not_scale_one_group() {
     let world = World::start().await;
-    let other = world.entry().set("name", "other");
-    let setup = Setup::new().runner(world.entry()).runner(other);
+    let twin = world.entry().set("name", "twin");
+    // Written in another way, so that only the group itself tells.
+    let url = format!("{}/", world.cloud.aws.url());
+    let other = world.entry().set("name", "other").set("autoscaler.plugin_config.endpoint", url);
+    let setup = Setup::new().runner(world.entry()).runner(twin).runner(other);
     let mut drover = Drover::start(&setup, world.gitlab.url());
+    drover.program.says(&["takes no jobs", "runner=twin", "has the group `fleet`, which runner"]).await;
     drover.program.says(&["runner entry takes jobs"]).await;
     drover
         .program

@@ -47,6 +47,8 @@ pub(crate) struct DockerEnvironment {
     pub(crate) belongings: Belongings,
     pub(crate) build: Build,
     pub(crate) helper: Option<Helper>,
+    /// The project's folder goes with the job, so that there is nothing to clean in it.
+    pub(crate) builds_go: bool,
     /// Files of the helper that are to be given to the image's user.
     pub(crate) ownership: Option<Ownership>,
     pub(crate) words: Words,
@@ -122,6 +124,7 @@ impl DockerEnvironment {
             return Ok(Box::new(self.build.start(&self.engine, script).await?));
         }
         match &self.helper {
+            Some(_) if stage == LAST_STAGE && self.builds_go => Ok(Box::new(Said::new(Bytes::new()))),
             Some(helper) => {
                 if stage == LAST_STAGE {
                     self.belongings.remove_ahead(&self.build.name);

@@ -235,6 +235,7 @@ impl Preparation<'_> {
             ),
             build,
             helper,
+            builds_go: volumes.builds_go,
             ownership,
             ground,
             tasks,

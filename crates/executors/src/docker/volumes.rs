@@ -26,6 +26,8 @@ pub(crate) struct Volumes {
     pub(crate) temporary: Vec<String>,
     /// Where new volumes are mounted: anybody may write there.
     pub(crate) open: Vec<String>,
+    /// The builds folder is one of the temporary ones: all of it goes with the job.
+    pub(crate) builds_go: bool,
 }
 
 /// A specification that cannot be used.
@@ -93,6 +95,7 @@ impl Volumes {
                 GitStrategy::Fetch if !needs.config.disable_cache => volumes.kept(needs, &builds),
                 GitStrategy::Fetch | GitStrategy::Clone | GitStrategy::None | GitStrategy::Empty => {
                     volumes.temporary(needs, &builds);
+                    volumes.builds_go = true;
                 }
             }
         }

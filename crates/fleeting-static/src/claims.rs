@@ -10,8 +10,8 @@ static USED: Mutex<BTreeMap<Address, BTreeMap<User, u32>>> = Mutex::new(BTreeMap
 
 type Address = (String, u16);
 
-/// A runner entry. Groups that are told none are all different.
-type User = Option<String>;
+/// A manager and its runner entry. Groups that are told none are all different.
+type User = Option<(String, String)>;
 
 /// Machines of one group, until it is dropped.
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ impl Claims {
         let mut shared = Vec::new();
         for (address, name) in &own {
             let users = used.entry(address.clone()).or_default();
-            if users.keys().any(|other| user.is_none() || *other != user) {
+            if users.keys().any(|other| is_shared(other, &user)) {
                 shared.push((*name).to_owned());
             }
             *users.entry(user.clone()).or_default() += 1;
@@ -72,6 +72,14 @@ impl Drop for Claims {
                 used.remove(address);
             }
         }
+    }
+}
+
+/// Whether a machine of one user is another entry's of the same manager. What other managers have, its lock tells.
+fn is_shared(one: &User, other: &User) -> bool {
+    match (one, other) {
+        (Some((manager, entry)), Some((same, another))) => manager == same && entry != another,
+        (None, _) | (_, None) => true,
     }
 }
 
@@ -114,8 +122,10 @@ mod tests {
 
     #[test]
     fn a_group_that_replaces_one_of_the_same_entry_shares_nothing() {
-        let take =
-            |user: &str| Claims::take(machines(&["a"], "192.0.2.3").iter(), Some(user.to_owned())).unwrap();
+        let take = |user: &str| {
+            Claims::take(machines(&["a"], "192.0.2.3").iter(), Some(("m".to_owned(), user.to_owned())))
+                .unwrap()
+        };
         let (first, _) = take("x");
         let (second, shared) = take("x");
         assert_eq!(shared, [""; 0]);

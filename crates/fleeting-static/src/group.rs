@@ -146,7 +146,7 @@ impl InstanceGroup for StaticGroup {
                 info.settings.key_pem = machine.read_key(name)?.or(info.settings.key_pem);
                 prepared.insert(name.clone(), info);
             }
-            let user = self.owner.get().map(|(owner, _)| owner.entry.clone());
+            let user = self.owner.get().map(|(owner, _)| (owner.manager.clone(), owner.entry.clone()));
             let (claims, shared) = Claims::take(prepared.values(), user)?;
             *self.claims() = Some(claims);
             for machine in &shared {

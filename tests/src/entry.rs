@@ -27,6 +27,7 @@ pub struct Setup {
     pub(crate) gitlab: GitlabConfig,
     pub(crate) global: Table,
     pub(crate) entries: Vec<Entry>,
+    pub(crate) system_id: String,
 }
 
 // === impl Entry ===
@@ -152,9 +153,16 @@ impl Setup {
             trace_update_interval: Some(std::time::Duration::from_secs(1)),
             ..GitlabConfig::default()
         };
-        Self { gitlab, global: Table::new(), entries: Vec::new() }
+        let system_id = "s_0123456789ab".to_owned();
+        Self { gitlab, global: Table::new(), entries: Vec::new(), system_id }
             .set("concurrent", 10)
             .set("check_interval", 1)
+    }
+
+    /// The system id of a manager in the test's own process.
+    #[must_use]
+    pub fn system_id(self, id: &str) -> Self {
+        Self { system_id: id.to_owned(), ..self }
     }
 
     /// What a configuration file says; GitLab knows its entries. `change` gives each what only the test knows.

@@ -57,8 +57,7 @@ impl World {
             revision: "0a1b2c3d".to_owned(),
             platform: "linux/amd64".to_owned(),
         };
-        let identity =
-            Identity { product, system_id: "s_0123456789ab".to_owned(), host: "manager".to_owned() };
+        let identity = Identity { product, system_id: setup.system_id.clone(), host: "manager".to_owned() };
         let mut options = ManagerOptions::new(Self::load(&setup, gitlab.url(), folder.path()), identity);
         options.base = folder.path().to_owned();
         options.spool = spool;

@@ -141,7 +141,7 @@ async fn two_managers_with_the_same_machines_take_turns() {
     let wait = format!("echo it runs; until [ -e {} ]; do sleep 0.1; done", gate.display());
     let held = first.enqueue(JobBuilder::new("held").script([wait]));
     first.says(&held, "it runs").await;
-    let second = Setup::new().runner(entry("second")).start().await;
+    let second = Setup::new().system_id("s_ba9876543210").runner(entry("second")).start().await;
     let job = second.enqueue(JobBuilder::new("waits").script(["echo hello"]));
     second.logs(&["machine is in use by entry `first` of manager"]).await;
     assert_ne!(job.state(), JobState::Success);

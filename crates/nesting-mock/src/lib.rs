@@ -1,0 +1,1 @@
+//! A stand-in for the daemon that makes virtual machines on a host.

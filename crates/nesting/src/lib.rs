@@ -1,0 +1,1 @@
+//! Client of the daemon that makes virtual machines on a host.

@@ -45,6 +45,14 @@ pub enum AcquireError {
         /// What was being waited for.
         why: String,
     },
+    /// Another manager has the group: no instance comes until it lets go, and the job is better off elsewhere.
+    #[error("unable to acquire instance: the instance group `{group}` is held by {holder}")]
+    HeldElsewhere {
+        /// The group.
+        group: String,
+        /// Who has it, for people.
+        holder: String,
+    },
     /// The scaler is shutting down.
     #[error("unable to acquire instance: the runner is shutting down")]
     ShuttingDown,

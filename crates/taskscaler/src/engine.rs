@@ -143,12 +143,22 @@ impl Taskscaler {
         timeout: Duration,
     ) -> Result<Acquisition, AcquireError> {
         let claim = reservation.claim;
+        let mut elsewhere = self.shared.elsewhere.subscribe();
+        let lost_group = async move {
+            match elsewhere.wait_for(Option::is_some).await.map(|holder| holder.clone()) {
+                Ok(Some(holder)) => {
+                    AcquireError::HeldElsewhere { group: self.info.id.clone(), holder: holder.to_string() }
+                }
+                Ok(None) | Err(_) => std::future::pending().await,
+            }
+        };
         let grant = self.shared.acquire(&claim.key).map_err(|_| AcquireError::ShuttingDown)?;
         let slot = match grant {
             Grant::Now(slot) => slot,
             Grant::Later(receiver) => {
                 tokio::select! {
                     granted = receiver => granted.map_err(|_| AcquireError::ShuttingDown)?,
+                    error = lost_group => return Err(error),
                     () = self.shared.stopping.cancelled() => return Err(AcquireError::ShuttingDown),
                     () = tokio::time::sleep(timeout) => {
                         let why = self.shared.report.borrow().as_deref().map_or_else(String::new, words::waiting);
@@ -300,7 +310,9 @@ impl Engine {
             }
         }
         let Some(elsewhere) = self.lease.news(now) else { return };
+        let holder = self.lease.holder().map(|owner| Arc::from(owner.to_string()));
         self.shared.lock().core.stand_by(elsewhere, now);
+        self.shared.elsewhere.send_replace(holder);
         self.shared.capacity_changed();
     }
 

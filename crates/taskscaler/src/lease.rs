@@ -166,6 +166,14 @@ impl Leasing {
         }
     }
 
+    /// Another manager that is known to have the group.
+    pub(crate) fn holder(&self) -> Option<&Owner> {
+        match self.keeper.as_ref()?.standing() {
+            Standing::StandingBy { lease, .. } => Some(&lease.owner),
+            Standing::Unknown | Standing::Claiming | Standing::Holding | Standing::Unmarked => None,
+        }
+    }
+
     /// Whose the group is, in a few words; empty without marks.
     pub(crate) fn words(&self) -> String {
         let Some(keeper) = &self.keeper else { return String::new() };

@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) watcher: mpsc::UnboundedSender<Word>,
     /// Whose the group is, for people; empty where groups are not marked.
     pub(crate) lease: Mutex<String>,
+    /// Another manager that is known to have the group. Uncertainty passes, and is not told here.
+    pub(crate) elsewhere: watch::Sender<Option<Arc<str>>>,
     /// What happened lately, for people.
     pub(crate) diary: Arc<Mutex<Diary>>,
 }
@@ -104,6 +106,7 @@ impl Shared {
             observer: Arc::clone(&settings.observer),
             watcher,
             lease: Mutex::default(),
+            elsewhere: watch::Sender::new(None),
             diary: Arc::default(),
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeZone as _, Utc};
-use drover_taskscaler::{Clock, LeaseSettings, NoCapacity, Settings, Taskscaler};
+use drover_taskscaler::{AcquireError, Clock, LeaseSettings, NoCapacity, Reservation, Settings, Taskscaler};
 use fleeting::lease::{GroupLease, Lease, Owner};
 use fleeting::{
     Changed, ConnectInfo, ConnectorSettings, GroupError, GroupInfo, HeartbeatError, InstanceGroup,
@@ -133,6 +133,16 @@ fn wall() -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2026, 8, 24, 10, 0, 0).unwrap()
 }
 
+/// A reservation, as soon as there may be one.
+async fn reserved(manager: &Taskscaler) -> Reservation {
+    loop {
+        match manager.reserve() {
+            Ok(reservation) => return reservation,
+            Err(_) => tokio::time::sleep(secs(1)).await,
+        }
+    }
+}
+
 async fn until(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !holds() {
@@ -168,12 +178,7 @@ async fn a_second_manager_stands_by_until_the_first_stops_and_then_goes_by_its_o
 
     first.shutdown(false).await;
     assert_eq!(world.holder(), None);
-    let reservation = loop {
-        match second.reserve() {
-            Ok(reservation) => break reservation,
-            Err(_) => tokio::time::sleep(secs(1)).await,
-        }
-    };
+    let reservation = reserved(&second).await;
     assert_eq!(world.holder().as_deref(), Some("b"));
     // It knows nothing of the instances of the first one, so it makes its own and removes those.
     let acquisition = second.acquire(reservation, secs(300)).await.unwrap();
@@ -211,12 +216,7 @@ async fn a_manager_that_starts_again_needs_not_wait_for_its_own_mark() {
 async fn a_manager_that_loses_its_group_changes_nothing_takes_no_job_and_lets_running_jobs_end() {
     let world = World::new();
     let manager = world.manager("a", 1).await;
-    let reservation = loop {
-        match manager.reserve() {
-            Ok(reservation) => break reservation,
-            Err(_) => tokio::time::sleep(secs(1)).await,
-        }
-    };
+    let reservation = reserved(&manager).await;
     let running = manager.acquire(reservation, secs(300)).await.unwrap();
     until(secs(300), "another one is kept idle", || world.cloud.existing() == 2).await;
     // Two managers, a clock that was set, a hand: the mark is somebody else's now.
@@ -237,6 +237,65 @@ async fn a_manager_that_loses_its_group_changes_nothing_takes_no_job_and_lets_ru
     drop(running);
     manager.shutdown(true).await;
     assert_eq!((world.cloud.existing(), world.holder().as_deref()), (2, Some("b")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_waits_for_an_instance_is_let_go_when_the_group_is_lost() {
+    let world = World::new();
+    let manager = world.manager("a", 0).await;
+    let reservation = reserved(&manager).await;
+    let early = reserved(&manager).await;
+    world.cloud.stock(Some(0));
+    let waiting = tokio::spawn({
+        let manager = manager.clone();
+        async move { manager.acquire(reservation, secs(900)).await }
+    });
+    until(secs(60), "it asks for an instance", || world.cloud.count(Operation::Increase) > 0).await;
+    assert!(!waiting.is_finished());
+    let lost = Instant::now();
+    world.marked_by("b", wall() + secs(120));
+    let error = waiting.await.unwrap().unwrap_err();
+    // As soon as a listing shows it.
+    assert!(lost.elapsed() <= secs(65), "{:?}", lost.elapsed());
+    let expected = "unable to acquire instance: the instance group `fake/build` is held by entry `build` of manager b on host \
+                    host-b";
+    assert_eq!(error.to_string(), expected);
+
+    // A job that comes from a request that was under way need not wait either.
+    let before = Instant::now();
+    let error = manager.acquire(early, secs(900)).await.unwrap_err();
+    assert!(matches!(error, AcquireError::HeldElsewhere { .. }), "{error}");
+    assert!(before.elapsed() < secs(1));
+
+    assert!(matches!(manager.reserve(), Err(NoCapacity::HeldElsewhere { .. })));
+    world.place.mark.lock().unwrap().take();
+    world.cloud.stock(None);
+    let reservation = reserved(&manager).await;
+    drop(manager.acquire(reservation, secs(900)).await.unwrap());
+    manager.shutdown(true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_waits_on_while_it_is_only_uncertain_whose_the_group_is() {
+    let world = World::new();
+    let manager = world.manager("a", 0).await;
+    let reservation = reserved(&manager).await;
+    world.cloud.stock(Some(0));
+    let waiting = tokio::spawn({
+        let manager = manager.clone();
+        async move { manager.acquire(reservation, secs(3600)).await }
+    });
+    // Without a listing the mark may have lapsed, and nobody else is known to have the group.
+    world.cloud.deny(Operation::Update, "not now");
+    until(secs(1000), "it is not sure", || {
+        matches!(manager.reserve(), Err(NoCapacity::HeldElsewhere { .. }))
+    })
+    .await;
+    assert!(!waiting.is_finished());
+    world.cloud.allow(Operation::Update);
+    world.cloud.stock(None);
+    drop(waiting.await.unwrap().unwrap());
+    manager.shutdown(true).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::ReadyUp;
 use crate::shared::Shared;
+use crate::translate::in_core;
 
 /// Time for one look.
 const DEADLINE: Duration = Duration::from_secs(4);
@@ -48,7 +49,7 @@ pub(crate) struct Watcher {
 
 /// How it stands with one instance.
 enum Watched {
-    /// It is asked at this moment.
+    /// It is asked next at `at`.
     Due { at: Instant, watch: Box<dyn Watch>, failures: u32 },
     /// It is being asked.
     Asked { failures: u32 },
@@ -185,20 +186,6 @@ impl Watcher {
 }
 
 // === helpers ===
-
-/// The provider's announcement in the core's terms.
-pub(crate) fn in_core(doom: Doom) -> taskscaler_core::Doom {
-    taskscaler_core::Doom {
-        kind: match doom.kind {
-            fleeting::DoomKind::Interruption => taskscaler_core::DoomKind::Interruption,
-            fleeting::DoomKind::Rebalance => taskscaler_core::DoomKind::Rebalance,
-            fleeting::DoomKind::Maintenance => taskscaler_core::DoomKind::Maintenance,
-            fleeting::DoomKind::Ending => taskscaler_core::DoomKind::Ending,
-        },
-        at: doom.at.map(Into::into),
-        why: doom.why,
-    }
-}
 
 async fn sleep_until(instant: Option<Instant>) {
     match instant {

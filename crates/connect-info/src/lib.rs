@@ -20,9 +20,11 @@ use std::time::{Duration, SystemTime};
 
 pub use secrecy::{ExposeSecret, SecretString};
 
+mod daemon;
 mod renewal;
 mod target;
 
+pub use daemon::{DaemonAddress, DaemonAddressError};
 pub use renewal::{Renewal, RenewalError};
 pub use target::{AddressError, Target};
 

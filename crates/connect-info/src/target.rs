@@ -59,7 +59,7 @@ impl ConnectInfo {
 }
 
 /// Splits `host`, `host:port`, `v6` and `[v6]:port`.
-fn split(address: &str) -> Option<(&str, Option<u16>)> {
+pub(crate) fn split(address: &str) -> Option<(&str, Option<u16>)> {
     if let Some(rest) = address.strip_prefix('[') {
         let (host, tail) = rest.split_once(']')?;
         return match tail.strip_prefix(':') {

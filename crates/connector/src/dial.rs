@@ -15,7 +15,7 @@ use crate::host_key::HostKeys;
 use crate::link::{self, Events, HostKeyCheck, KEEPALIVE_MISSES, Link};
 use crate::sessions::Sessions;
 use crate::table::{Holding, Table};
-use crate::wire::Wire;
+use crate::wire::{ByteStream, Wire};
 
 /// How long one attempt waits for a TCP connection. An address that does not exist yet answers nothing at all; then asking
 /// again finds the instance sooner than the system's own repetitions, whose gaps double.
@@ -53,6 +53,9 @@ pub struct DialOptions {
     pub unread_limit: u64,
     /// Folder for such output, in unnamed files; the system's folder for temporary files if absent.
     pub spill_folder: Option<PathBuf>,
+    /// The instance from whose network the address is dialled, as for a virtual machine inside it; absent is this machine's own
+    /// network. The new client keeps that connection open, and is lost with it.
+    pub through: Option<Client>,
 }
 
 /// A failed attempt after which another one follows.
@@ -144,6 +147,7 @@ impl Default for DialOptions {
             login_retries: 20,
             unread_limit: 4 << 30,
             spill_folder: None,
+            through: None,
         }
     }
 }
@@ -186,22 +190,32 @@ impl Dialer {
 
     /// Connects and logs in, once. Dropping the future cuts the connection.
     pub(crate) async fn connect(&self) -> Result<Link, DialError> {
-        let address = self.address();
-        let connecting = TcpStream::connect((self.target.host.as_str(), self.target.port));
-        let stream = match timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(source)) => return Err(DialError::Connect { address, source }),
-            Err(_) => {
-                let source = std::io::Error::new(std::io::ErrorKind::TimedOut, "i/o timeout");
-                return Err(DialError::Connect { address, source });
-            }
-        };
+        let (host, port) = (self.target.host.as_str(), self.target.port);
+        if let Some(client) = &self.options.through {
+            let tunnel = self.reach(client.connect_tcp(host, port)).await?;
+            let tunnel = tunnel.map_err(|source| DialError::Through { address: self.address(), source })?;
+            return self.log_in(tunnel).await;
+        }
+        let stream = self.reach(TcpStream::connect((host, port))).await?;
+        let stream = stream.map_err(|source| DialError::Connect { address: self.address(), source })?;
         // Only delays what is sent if it fails.
         let _ = stream.set_nodelay(true);
+        self.log_in(stream).await
+    }
+
+    /// Waits for a stream to the address, for as long as one attempt may take.
+    async fn reach<T>(&self, connecting: impl Future<Output = T>) -> Result<T, DialError> {
+        timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| {
+            let source = std::io::Error::new(std::io::ErrorKind::TimedOut, "i/o timeout");
+            DialError::Connect { address: self.address(), source }
+        })
+    }
+
+    async fn log_in(&self, stream: impl ByteStream) -> Result<Link, DialError> {
         self.renew().await?;
         match timeout(HANDSHAKE_TIMEOUT, self.handshake(stream)).await {
             Ok(done) => done,
-            Err(_) => Err(DialError::HandshakeTimeout { address, after: HANDSHAKE_TIMEOUT }),
+            Err(_) => Err(DialError::HandshakeTimeout { address: self.address(), after: HANDSHAKE_TIMEOUT }),
         }
     }
 
@@ -222,7 +236,7 @@ impl Dialer {
         }
     }
 
-    async fn handshake(&self, stream: TcpStream) -> Result<Link, DialError> {
+    async fn handshake(&self, stream: impl ByteStream) -> Result<Link, DialError> {
         let expected = self.options.host_keys.expected(&self.instance, self.host_key.as_deref())?;
         let config = link::config(self.keepalive, expected.algorithms());
         let host_key = Arc::new(HostKeyCheck { expected, presented: Mutex::default() });

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use connect_info::{AddressError, Protocol, RenewalError};
 
+/// What an SSH server answers that does not forward to where it was asked to.
+pub(crate) const PROHIBITED: &str = "administratively prohibited";
+
 /// Why no connection to an instance came about.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -90,6 +93,15 @@ pub enum DialError {
         /// What the system said.
         #[source]
         source: io::Error,
+    },
+    /// The instance that is between could not connect to the address, or its connection is over.
+    #[error("dial tcp {address}")]
+    Through {
+        /// `host:port` that was dialled.
+        address: String,
+        /// What the instance between said.
+        #[source]
+        source: ConnectionError,
     },
     /// The TCP connection stands but the SSH handshake failed.
     #[error("ssh handshake with {address} failed")]
@@ -199,6 +211,16 @@ impl DialError {
             Self::Renewal { source, .. } => match source {
                 RenewalError::Failed(_) => true,
                 RenewalError::Gone(_) => false,
+            },
+            // Nobody listens yet; but an instance that forwards nothing will not begin to.
+            Self::Through { source, .. } => match source {
+                ConnectionError::TunnelRefused { reason, .. } => &**reason != PROHIBITED,
+                ConnectionError::Lost { .. }
+                | ConnectionError::Closed { .. }
+                | ConnectionError::SessionRefused { .. }
+                | ConnectionError::ExecRefused { .. }
+                | ConnectionError::NoExitStatus { .. }
+                | ConnectionError::Unread { .. } => false,
             },
             Self::Address(_)
             | Self::UnsupportedProtocol { .. }

@@ -11,7 +11,7 @@ use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Disconnect
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::error::ConnectionError;
+use crate::error::{ConnectionError, PROHIBITED};
 use crate::inbox::Inbox;
 use crate::sessions::{Counts, Slot};
 use crate::table::Table;
@@ -343,7 +343,7 @@ fn loss(error: &russh::Error) -> String {
 /// The reason in the words of Go's SSH library, which users find in GitLab's documentation.
 fn refusal(reason: &ChannelOpenFailure) -> String {
     match reason {
-        ChannelOpenFailure::AdministrativelyProhibited => "administratively prohibited".to_owned(),
+        ChannelOpenFailure::AdministrativelyProhibited => PROHIBITED.to_owned(),
         ChannelOpenFailure::ConnectFailed => "connect failed".to_owned(),
         ChannelOpenFailure::UnknownChannelType => "unknown channel type".to_owned(),
         ChannelOpenFailure::ResourceShortage => "resource shortage".to_owned(),

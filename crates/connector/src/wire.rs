@@ -1,4 +1,4 @@
-//! The TCP stream below one SSH connection.
+//! The byte stream below one SSH connection: TCP, or a tunnel of another connection.
 
 use std::io;
 use std::pin::Pin;
@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -14,22 +13,27 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 /// where it would be two, and one for several small packets. There is one per connection, so it is small.
 const READ_BUFFER: usize = 16 << 10;
 
+/// What an SSH connection can run over.
+pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
 /// A stream that can be cut from outside and that does not wait for ever to write.
 ///
 /// russh's event loop sends keepalives only while it is not writing, so a peer that freezes while much is sent to it would
 /// not be noticed; and a handshake that is given up would go on in russh's task.
-pub(crate) struct Wire {
-    stream: BufReader<TcpStream>,
+pub(crate) struct Wire<S> {
+    stream: BufReader<S>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     /// How long a write may be stuck.
     patience: Duration,
     stuck: Option<Pin<Box<Sleep>>>,
 }
 
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> ByteStream for S {}
+
 // === impl Wire ===
 
-impl Wire {
-    pub(crate) fn new(stream: TcpStream, cut: CancellationToken, patience: Duration) -> Self {
+impl<S: ByteStream> Wire<S> {
+    pub(crate) fn new(stream: S, cut: CancellationToken, patience: Duration) -> Self {
         Self {
             stream: BufReader::with_capacity(READ_BUFFER, stream),
             cut: Box::pin(cut.cancelled_owned()),
@@ -66,7 +70,7 @@ impl Wire {
     }
 }
 
-impl AsyncRead for Wire {
+impl<S: ByteStream> AsyncRead for Wire<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -82,7 +86,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl<S: ByteStream> AsyncWrite for Wire<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let write = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.poll_stuck(cx, write)

@@ -15,6 +15,7 @@ mod relay;
 mod scripted;
 mod sessions;
 mod sshd;
+mod through;
 mod tunnels;
 
 use sshd::Sshd;

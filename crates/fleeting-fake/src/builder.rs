@@ -5,12 +5,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleeting::{ConnectInfo, GroupError, InstanceId};
+use fleeting::{ConnectInfo, GroupError, InstanceId, Watch};
 
 use crate::{Delay, FakeCloud, Operation};
 
 /// Answers `connect_info` in place of the built-in dummy.
 pub(crate) type Connect = Arc<dyn Fn(&InstanceId) -> Result<ConnectInfo, GroupError> + Send + Sync>;
+
+/// Makes the watch of an instance.
+pub(crate) type Watched = Arc<dyn Fn(&InstanceId) -> Option<Box<dyn Watch>> + Send + Sync>;
 
 /// Settings of a [`FakeCloud`]; see [`FakeCloud::builder`].
 #[derive(Clone)]
@@ -34,6 +37,8 @@ pub struct Builder {
     pub(crate) hints: bool,
     pub(crate) tokio_clock: bool,
     pub(crate) connect: Option<Connect>,
+    pub(crate) watch: Option<Watched>,
+    pub(crate) fate_after: Duration,
 }
 
 // === impl Builder ===
@@ -59,6 +64,8 @@ impl Default for Builder {
             hints: false,
             tokio_clock: false,
             connect: None,
+            watch: None,
+            fate_after: Duration::ZERO,
         }
     }
 }
@@ -174,6 +181,21 @@ impl Builder {
         connect: impl Fn(&InstanceId) -> Result<ConnectInfo, GroupError> + Send + Sync + 'static,
     ) -> Self {
         self.connect = Some(Arc::new(connect));
+        self
+    }
+
+    /// How instances are asked what is announced for them. Default: they cannot be asked.
+    pub fn watch(
+        mut self,
+        watch: impl Fn(&InstanceId) -> Option<Box<dyn Watch>> + Send + Sync + 'static,
+    ) -> Self {
+        self.watch = Some(Arc::new(watch));
+        self
+    }
+
+    /// How long it takes to find out what became of an instance. Default none.
+    pub fn fate_after(mut self, time: Duration) -> Self {
+        self.fate_after = time;
         self
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fleeting::{
     Changed, ConnectInfo, ConnectorSettings, GroupError, GroupInfo, HeartbeatError, InstanceGroup,
-    InstanceId, Seen,
+    InstanceId, Seen, Watch,
 };
 
 use crate::FakeCloud;
@@ -72,7 +72,14 @@ impl InstanceGroup for FakeCloud {
         }
     }
 
+    fn watch(&self, id: &InstanceId) -> Option<Box<dyn Watch>> {
+        let watch = self.with(|state, _| state.setup.watch.clone())?;
+        watch(id)
+    }
+
     async fn fate(&self, id: &InstanceId) -> Option<String> {
+        let (asked, takes) = self.with(|state, now| (now, state.setup.fate_after));
+        self.sleep_until(asked + takes).await;
         let now = self.now();
         self.instance(id).filter(|instance| instance.gone_at.is_some_and(|gone| gone <= now))?.fate
     }

@@ -9,25 +9,28 @@ use taskscaler_core::{Core, InstanceId, NoCapacity, Report};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::DropGuard;
 
 use crate::claims::Claim;
 use crate::engine::Engine;
 use crate::observe::{CallKind, CallOutcome, ProviderCall};
 use crate::provider;
-use crate::shared::{Grant, Shared};
+use crate::shared::{Grant, Granted, Shared};
 use crate::voice::moments;
 use crate::{AcquireError, Acquisition, MemoryStore, Reservation, Settings, StoreError};
 
 /// Time for the provider to prepare itself (GitLab Runner gives the construction of a scaler a minute).
 const INIT_DEADLINE: Duration = Duration::from_secs(60);
 
-/// A running scaler. Clones are handles to the same one.
+/// A running scaler. Clones are handles to the same one. It stops when the last of them is dropped, as by
+/// [`shutdown`](Self::shutdown) without deletion.
 #[derive(Clone)]
 pub struct Taskscaler {
     shared: Arc<Shared>,
     info: Arc<GroupInfo>,
     engine: Arc<tokio::sync::Mutex<Option<JoinHandle<Leftover>>>>,
     delete_at_stop: watch::Sender<bool>,
+    _stops: Arc<DropGuard>,
 }
 
 /// Why a scaler did not start.
@@ -84,7 +87,9 @@ impl Taskscaler {
         let stop = delete_at_stop.subscribe();
         let engine = Engine::new(Arc::clone(&shared), group, settings, Arc::clone(&info), stop, words);
         let engine = tokio::spawn(engine.run());
-        Ok(Self { shared, info, engine: Arc::new(tokio::sync::Mutex::new(Some(engine))), delete_at_stop })
+        let stops = Arc::new(shared.stopping.clone().drop_guard());
+        let engine = Arc::new(tokio::sync::Mutex::new(Some(engine)));
+        Ok(Self { shared, info, engine, delete_at_stop, _stops: stops })
     }
 
     /// What the provider said of the group.
@@ -122,8 +127,8 @@ impl Taskscaler {
             }
         };
         let grant = self.shared.acquire(&claim.key).map_err(|_| AcquireError::ShuttingDown)?;
-        let slot = match grant {
-            Grant::Now(slot) => slot,
+        let Granted { slot, ears } = match grant {
+            Grant::Now(granted) => granted,
             Grant::Later(receiver) => {
                 tokio::select! {
                     granted = receiver => granted.map_err(|_| AcquireError::ShuttingDown)?,
@@ -136,7 +141,7 @@ impl Taskscaler {
                 }
             }
         };
-        let ears = self.shared.listen(&claim.key, &slot.instance);
+        self.shared.taken(&claim.key, &slot.instance);
         Ok(Acquisition { claim, slot, ears })
     }
 

@@ -49,15 +49,24 @@ pub(crate) struct Inner {
     store: Arc<dyn LedgerStore>,
     /// What the store failed to keep.
     unsaved: Option<LedgerChanges>,
-    waiting: BTreeMap<ClaimKey, oneshot::Sender<Slot>>,
+    waiting: BTreeMap<ClaimKey, oneshot::Sender<Granted>>,
     held: BTreeMap<ClaimKey, Held>,
     keys: KeyMaker,
 }
 
-/// What the owner of a slot hears of its instance.
+/// A slot that was granted. What happens to its instance is told from then on, also to an owner that looks later.
 struct Held {
+    instance: InstanceId,
+    /// Its owner has it: the claim counts as acquired.
+    taken: bool,
     lost: watch::Sender<Option<LostCause>>,
     doom: watch::Sender<Option<Doom>>,
+}
+
+/// A slot, and where its owner hears of its instance.
+pub(crate) struct Granted {
+    pub(crate) slot: Slot,
+    pub(crate) ears: Ears,
 }
 
 /// Where the owner of a slot hears of its instance.
@@ -136,7 +145,7 @@ impl Shared {
         let grant = match inner.core.acquire(key, now)? {
             taskscaler_core::Acquire::Granted(slot) => {
                 inner.save();
-                Grant::Now(slot)
+                Grant::Now(inner.hold(key, slot))
             }
             taskscaler_core::Acquire::Pending => {
                 let (sender, receiver) = oneshot::channel();
@@ -149,26 +158,21 @@ impl Shared {
         Ok(grant)
     }
 
-    /// Registers interest in what becomes of an acquired slot's instance. Until it is released or requeued, the claim counts as
-    /// acquired.
-    pub(crate) fn listen(&self, key: &ClaimKey, instance: &InstanceId) -> Ears {
-        let mut inner = self.lock();
-        let doom = watch::Sender::new(inner.core.doom(instance).cloned());
-        let held = Held { lost: watch::Sender::new(None), doom };
-        let ears = Ears { lost: held.lost.subscribe(), doom: held.doom.subscribe() };
-        inner.held.insert(key.clone(), held);
-        drop(inner);
+    /// The owner has its slot. Until it is released or requeued, the claim counts as acquired.
+    pub(crate) fn taken(&self, key: &ClaimKey, instance: &InstanceId) {
+        if let Some(held) = self.lock().held.get_mut(key) {
+            held.taken = true;
+        }
         self.observer.claimed(ClaimOperation::Acquire);
         // Without a watcher the scaler has ended.
         let _ = self.watcher.send(Word::Occupied(instance.clone()));
-        ears
     }
 
     pub(crate) fn release(&self, key: &ClaimKey) {
         let now = self.clock.now();
         let mut inner = self.lock();
         inner.waiting.remove(key);
-        let acquired = inner.held.remove(key).is_some();
+        let acquired = inner.held.remove(key).is_some_and(|held| held.taken);
         inner.core.release(key, now);
         drop(inner);
         self.observer.claimed(if acquired { ClaimOperation::Release } else { ClaimOperation::Unreserve });
@@ -204,13 +208,14 @@ impl Shared {
         while let Some(event) = inner.core.poll_event() {
             match event {
                 Event::Granted { key, slot } => {
-                    let taken = inner.waiting.remove(&key).is_some_and(|sender| sender.send(slot).is_ok());
-                    if !taken {
+                    let granted = inner.hold(&key, slot);
+                    let heard = inner.waiting.remove(&key).is_some_and(|sender| sender.send(granted).is_ok());
+                    if !heard {
+                        inner.held.remove(&key);
                         inner.core.release(&key, self.clock.now());
                     }
                 }
                 Event::Doomed { key, doom } => {
-                    // Whoever has not taken the slot yet is told when it is.
                     if let Some(held) = inner.held.get(&key) {
                         held.doom.send_replace(doom);
                     }
@@ -231,7 +236,9 @@ impl Shared {
             Some(fate) => format!("{} ({fate})", claim.cause),
             None => claim.cause,
         };
-        if let Some(held) = self.lock().held.get(&claim.key) {
+        // Meanwhile the claim may have come to another instance.
+        let inner = self.lock();
+        if let Some(held) = inner.held.get(&claim.key).filter(|held| held.instance == claim.slot.instance) {
             held.lost.send_replace(Some(LostCause { instance: claim.slot.instance, why }));
         }
     }
@@ -275,6 +282,15 @@ impl Shared {
 }
 
 impl Inner {
+    /// Begins to tell what becomes of the instance of a slot.
+    fn hold(&mut self, key: &ClaimKey, slot: Slot) -> Granted {
+        let (lost, doom) =
+            (watch::Sender::new(None), watch::Sender::new(self.core.doom(&slot.instance).cloned()));
+        let ears = Ears { lost: lost.subscribe(), doom: doom.subscribe() };
+        self.held.insert(key.clone(), Held { instance: slot.instance.clone(), taken: false, lost, doom });
+        Granted { slot, ears }
+    }
+
     /// Persists what changed, before anybody hears of it.
     pub(crate) fn save(&mut self) {
         if !self.core.ledger_changed() {
@@ -301,8 +317,8 @@ impl Inner {
 }
 
 pub(crate) enum Grant {
-    Now(Slot),
-    Later(oneshot::Receiver<Slot>),
+    Now(Granted),
+    Later(oneshot::Receiver<Granted>),
 }
 
 impl KeyMaker {

@@ -209,3 +209,50 @@ async fn instances_made_for_jobs_that_do_not_wait_for_them_are_named() {
     }
     assert!(scene.heard.gave(|why| matches!(why, Why::Churn { instances: 5.., jobs: 0 })));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_goes_before_its_job_has_looked_is_lost_to_it_all_the_same() {
+    let scene = Scene::start(cloud(), on_demand()).await;
+    let acquiring = scene.scaler.acquire(scene.reserve(), Duration::from_secs(900));
+    tokio::pin!(acquiring);
+    assert!(futures_util::poll!(&mut acquiring).is_pending());
+    while scene.scaler.instances().iter().all(|line| line.slots_used == 0) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    scene.cloud.vanish(&scene.cloud.instances()[0].id, "terminated by an operator");
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let acquisition = acquiring.await.unwrap();
+    let cause = acquisition.lost_now().unwrap();
+    assert!(cause.why.contains("terminated by an operator"), "{cause}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_fate_of_an_instance_is_no_matter_of_a_job_that_has_another_one_by_then() {
+    let core =
+        Config { policies: vec![Policy { idle_count: 1, ..on_demand().policies[0].clone() }], ..on_demand() };
+    let scene = Scene::start(cloud().fate_after(Duration::from_secs(4)), core).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let acquisition = scene.scaler.acquire(scene.reserve(), Duration::from_secs(900)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let first = acquisition.instance().clone();
+    scene.cloud.vanish(&fleeting::InstanceId::from(first.as_str()), "terminated by an operator");
+    while scene.scaler.instances().iter().any(|line| line.id == first) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let reservation = acquisition.exchange("no route to host");
+    let acquisition = scene.scaler.acquire(reservation, Duration::from_secs(900)).await.unwrap();
+    assert_ne!(*acquisition.instance(), first);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(acquisition.lost_now(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scaler_that_nobody_holds_any_more_ends() {
+    let Scene { cloud, scaler, .. } = Scene::start(cloud(), on_demand()).await;
+    drop(scaler);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(cloud.count(Operation::Shutdown), 1);
+    let calls = cloud.calls().len();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(cloud.calls().len(), calls);
+}

@@ -8,10 +8,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use chrono::TimeZone as _;
 use drover_taskscaler::{Acquisition, Clock, ReadyUp, Settings, Taskscaler};
-use fleeting::{
-    ByteStream, Changed, ConnectInfo, ConnectorSettings, Doom, DoomKind, GroupError, GroupInfo,
-    HeartbeatError, InstanceGroup, InstanceId, Reach, ReachError, Seen, Watch, WatchError,
-};
+use fleeting::{ByteStream, ConnectInfo, Doom, DoomKind, InstanceId, Reach, ReachError, Watch, WatchError};
 use fleeting_fake::FakeCloud;
 use taskscaler_core::{Config, Policy};
 
@@ -23,12 +20,6 @@ struct Oracle {
     says: Result<Option<Doom>, WatchError>,
     hangs: bool,
     looks: u32,
-}
-
-/// A cloud whose instances can be asked.
-struct Talking {
-    cloud: FakeCloud,
-    oracle: Arc<Mutex<Oracle>>,
 }
 
 struct Question(Arc<Mutex<Oracle>>);
@@ -69,41 +60,6 @@ impl ReadyUp for Connected {
     }
 }
 
-#[async_trait]
-impl InstanceGroup for Talking {
-    async fn init(&self, settings: &ConnectorSettings) -> Result<GroupInfo, GroupError> {
-        self.cloud.init(settings).await
-    }
-
-    async fn update(&self) -> Result<Vec<Seen>, GroupError> {
-        self.cloud.update().await
-    }
-
-    async fn increase(&self, n: u32) -> Changed<u32> {
-        self.cloud.increase(n).await
-    }
-
-    async fn decrease(&self, ids: &[InstanceId]) -> Changed<Vec<InstanceId>> {
-        self.cloud.decrease(ids).await
-    }
-
-    async fn connect_info(&self, id: &InstanceId) -> Result<ConnectInfo, GroupError> {
-        self.cloud.connect_info(id).await
-    }
-
-    async fn heartbeat(&self, id: &InstanceId) -> Result<(), HeartbeatError> {
-        self.cloud.heartbeat(id).await
-    }
-
-    fn watch(&self, _: &InstanceId) -> Option<Box<dyn Watch>> {
-        Some(Box::new(Question(Arc::clone(&self.oracle))))
-    }
-
-    async fn shutdown(&self) -> Result<(), GroupError> {
-        self.cloud.shutdown().await
-    }
-}
-
 struct Scene {
     scaler: Taskscaler,
     oracle: Arc<Mutex<Oracle>>,
@@ -111,10 +67,14 @@ struct Scene {
 
 impl Scene {
     async fn start() -> Self {
-        let cloud =
-            FakeCloud::builder().tokio_clock().boot_delay(Duration::from_secs(30)).hints(false).build();
         let oracle = Arc::new(Mutex::new(Oracle { says: Ok(None), hangs: false, looks: 0 }));
-        let group = Arc::new(Talking { cloud, oracle: Arc::clone(&oracle) });
+        let asked = Arc::clone(&oracle);
+        let cloud = FakeCloud::builder()
+            .tokio_clock()
+            .boot_delay(Duration::from_secs(30))
+            .hints(false)
+            .watch(move |_| Some(Box::new(Question(Arc::clone(&asked)))))
+            .build();
         let policy = Policy { idle_time: Duration::from_secs(3600), ..Policy::default() };
         let settings = Settings {
             core: Config {
@@ -128,7 +88,7 @@ impl Scene {
             ready: Arc::new(Connected),
             ..Settings::default()
         };
-        let scaler = Taskscaler::start(settings, group as Arc<dyn InstanceGroup>).await.unwrap();
+        let scaler = Taskscaler::start(settings, Arc::new(cloud)).await.unwrap();
         scaler.report().wait_for(Option::is_some).await.unwrap();
         Self { scaler, oracle }
     }

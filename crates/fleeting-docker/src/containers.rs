@@ -13,6 +13,7 @@ use fleeting::{GroupError, InstanceId};
 use futures_util::StreamExt as _;
 
 use crate::Config;
+use crate::lease::Marks;
 use crate::login::{Login, fingerprint};
 
 /// Labels that begin so are the group's own.
@@ -48,11 +49,24 @@ impl Containers {
         Ok(Self { docker, config: config.clone() })
     }
 
+    pub(crate) fn marks(&self) -> Marks {
+        Marks::new(self.docker.clone(), &self.config.name)
+    }
+
     /// Version of the engine, as a sign that it is there.
     pub(crate) async fn version(&self) -> Result<String, GroupError> {
         let doing = format!("asking the engine at {} for its version", self.config.host);
         let version = self.docker.version().await.map_err(|error| failed(&doing, error))?;
         Ok(version.version.unwrap_or_default())
+    }
+
+    /// Whether the image of the instances is there.
+    pub(crate) async fn has_image(&self) -> Result<bool, GroupError> {
+        match self.docker.inspect_image(&self.config.image).await {
+            Ok(_) => Ok(true),
+            Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
+            Err(error) => Err(failed(&format!("looking for the image `{}`", self.config.image), error)),
+        }
     }
 
     /// All containers of the group, in whatever state.
@@ -216,10 +230,14 @@ impl Containers {
     clippy::wildcard_enum_match_arm,
     reason = "whatever else goes wrong between here and the engine may pass"
 )]
-fn failed(doing: &str, error: Error) -> GroupError {
+pub(crate) fn failed(doing: &str, error: Error) -> GroupError {
     match error {
         Error::DockerResponseServerError { status_code: 400, message } => {
             GroupError::Configuration { message: format!("{doing}: {message}") }
+        }
+        // What stands before the socket, such as an authorization plugin, does not let the call through.
+        Error::DockerResponseServerError { status_code: 401 | 403, message } => {
+            GroupError::Denied { message: format!("{doing}: {message}") }
         }
         Error::DockerResponseServerError { message, .. } => {
             GroupError::Transient { message: format!("{doing}: {message}") }

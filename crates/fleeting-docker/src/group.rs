@@ -2,19 +2,23 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::models::ContainerSummaryStateEnum as State;
+use fleeting::lease::{GroupLease, Owner};
 use fleeting::{
-    Changed, ConnectInfo, ConnectorSettings, GroupError, GroupInfo, HeartbeatError, InstanceGroup,
-    InstanceId, InstanceState, Os, Protocol, Seen,
+    Changed, ConnectInfo, ConnectorSettings, Finding, GroupError, GroupInfo, HeartbeatError, InstanceGroup,
+    InstanceId, InstanceState, Os, Protocol, Seen, Severity,
 };
 use futures_util::future::join_all;
 use tokio::sync::Notify;
 
 use crate::Config;
 use crate::containers::{Containers, Listed};
+use crate::lease::{Mark, Marks};
 use crate::login::Login;
 
 /// How many fates are remembered.
@@ -28,10 +32,14 @@ pub struct DockerGroup {
     nonce: String,
     shared: Arc<Shared>,
     prepared: OnceLock<Prepared>,
+    /// The group is to be marked, and its mark is listed.
+    leased: AtomicBool,
+    mark: Mutex<Mark>,
 }
 
 struct Prepared {
     containers: Arc<Containers>,
+    marks: Marks,
     login: Option<Login>,
     settings: ConnectorSettings,
 }
@@ -62,6 +70,8 @@ impl DockerGroup {
             nonce: format!("{:06x}", rand::random::<u32>() & 0x00ff_ffff),
             shared: Arc::default(),
             prepared: OnceLock::new(),
+            leased: AtomicBool::new(false),
+            mark: Mutex::default(),
         }
     }
 
@@ -77,6 +87,46 @@ impl DockerGroup {
         self.prepared
             .get()
             .ok_or_else(|| GroupError::Transient { message: "the group is not initialised".to_owned() })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// Address of the engine.
+    pub(crate) fn host(&self) -> &str {
+        &self.config.host
+    }
+
+    pub(crate) fn marks(&self) -> Result<&Marks, GroupError> {
+        Ok(&self.prepared()?.marks)
+    }
+
+    pub(crate) fn mark(&self) -> MutexGuard<'_, Mark> {
+        // No code can panic while it holds the lock half-way through a change.
+        self.mark.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks whose the group is, if it is marked at all.
+    async fn read_mark(&self) -> Result<(), GroupError> {
+        if self.leased.load(Ordering::Relaxed) {
+            let read = self.marks()?.read().await?;
+            self.mark().listed(read);
+        }
+        Ok(())
+    }
+
+    /// The group's containers right before a change, if it is still one's own.
+    async fn list_to_change(&self) -> Result<Vec<Listed>, GroupError> {
+        self.read_mark().await?;
+        self.mark().check()?;
+        self.prepared()?.containers.list().await
+    }
+
+    fn no_engine(&self, error: &GroupError) -> Finding {
+        Finding::new(Severity::Error, "docker/engine", error.to_string())
+            .leads_to("no instance is started, and the entry takes no jobs")
+            .repair(format!("docker -H {} version   # as the user who runs drover", self.config.host))
     }
 
     /// True for names that this group gives.
@@ -108,7 +158,8 @@ impl InstanceGroup for DockerGroup {
             tracing::debug!(host = self.config.host, version, "engine of the instance group");
             let login = Login::new(settings)?;
             // A second preparation at the same time is harmless: one of the two is kept.
-            let _ = self.prepared.set(Prepared { containers, login, settings: settings.clone() });
+            let marks = containers.marks();
+            let _ = self.prepared.set(Prepared { containers, marks, login, settings: settings.clone() });
         }
         Ok(GroupInfo {
             id: format!("docker/{}", self.config.name),
@@ -118,8 +169,52 @@ impl InstanceGroup for DockerGroup {
         })
     }
 
+    fn used_by(&self, _: &Owner, _: Duration) {
+        self.leased.store(true, Ordering::Relaxed);
+    }
+
+    fn lease(&self) -> Option<&dyn GroupLease> {
+        Some(self)
+    }
+
+    /// Looks at the engine, at the containers there, and whose they are.
+    async fn diagnose(&self) -> Vec<Finding> {
+        let containers = match Containers::new(&self.config) {
+            Ok(containers) => containers,
+            Err(error) => return vec![self.no_engine(&error)],
+        };
+        let version = match containers.version().await {
+            Ok(version) => version,
+            Err(error) => return vec![self.no_engine(&error)],
+        };
+        let host = &self.config.host;
+        let mut findings =
+            vec![Finding::good("docker/engine", format!("the engine at {host} answers, version {version}"))];
+        findings.push(match containers.has_image().await {
+            Ok(true) => Finding::good("docker/image", format!("the engine has `{}`", self.config.image)),
+            Ok(false) => Finding::new(
+                Severity::Notice,
+                "docker/image",
+                format!("the engine at {host} does not have the image `{}`", self.config.image),
+            )
+            .leads_to("the first instance waits until it is pulled, without a login")
+            .repair(format!("docker -H {host} pull {}", self.config.image)),
+            Err(error) => Finding::new(Severity::Warning, "docker/image", error.to_string())
+                .leads_to("instances may not start"),
+        });
+        match containers.marks().read().await {
+            Ok(read) => self.mark().listed(read),
+            Err(error) => findings.push(
+                Finding::new(Severity::Warning, "docker/lease", error.to_string())
+                    .leads_to("another manager cannot see that the group is in use"),
+            ),
+        }
+        findings
+    }
+
     async fn update(&self) -> Result<Vec<Seen>, GroupError> {
         let containers = &self.prepared()?.containers;
+        self.read_mark().await?;
         let listed = containers.list().await?;
         let mut removals = Vec::new();
         let mut seen = Vec::with_capacity(listed.len());
@@ -179,7 +274,7 @@ impl InstanceGroup for DockerGroup {
             Ok(prepared) => prepared,
             Err(error) => return Changed::partly(0, error),
         };
-        let listed = match prepared.containers.list().await {
+        let listed = match self.list_to_change().await {
             Ok(listed) => listed,
             Err(error) => return Changed::partly(0, error),
         };
@@ -232,7 +327,7 @@ impl InstanceGroup for DockerGroup {
             Ok(prepared) => prepared,
             Err(error) => return Changed::partly(Vec::new(), error),
         };
-        let listed: BTreeSet<InstanceId> = match prepared.containers.list().await {
+        let listed: BTreeSet<InstanceId> = match self.list_to_change().await {
             Ok(listed) => listed.into_iter().map(|container| container.id).collect(),
             Err(error) => return Changed::partly(Vec::new(), error),
         };

@@ -24,6 +24,9 @@
 //! A container belongs to the group whose name its label `drover.instance-group` bears. All others are neither listed nor
 //! touched, whatever they are called. Instances outlive the manager: after a restart it finds its own.
 //!
+//! One manager at a time scales a group: it keeps a volume at the engine, `drover.lease.NAME.NUMBER`, whose label says who it is and
+//! until when. Other managers stand by.
+//!
 //! # Logins
 //!
 //! Unless the credentials are static, the manager makes a key pair that never leaves its memory, and writes the public half
@@ -33,6 +36,7 @@
 mod config;
 mod containers;
 mod group;
+mod lease;
 mod login;
 
 pub use config::Config;

@@ -4,6 +4,7 @@
 
 mod conformance;
 mod fleet;
+mod leases;
 mod life;
 mod readiness;
 

@@ -163,6 +163,37 @@ async fn a_manager_whose_mark_is_overwritten_takes_no_more_jobs_and_finishes_tho
 }
 
 #[tokio::test]
+async fn a_job_that_waits_for_an_instance_of_a_lost_group_fails_at_once_so_that_gitlab_retries_it() {
+    let cloud = Cloud::start().await;
+    cloud.aws.set_capacity(Some(0));
+    let entry = cloud.entry().set("autoscaler.instance_acquire_timeout", "1h");
+    let world = Setup::new().runner(entry).start().await;
+    let job = world.enqueue(JobBuilder::new("waits").script(["echo hello"]));
+    job.log_contains("Preparing instance...", PATIENCE).await.unwrap();
+    let other = "v1 manager=s_cccccccccccc entry=0123456789abcdef generation=1 since=2026-01-01T00:00:00Z \
+                 until=2099-01-01T00:00:00Z valid=3600 name=other host=elsewhere";
+    cloud.aws.set_tag("fleet", TAG, Some(other));
+    let view = job.finished(PATIENCE).await.unwrap();
+    let log = job.log_text();
+    assert_eq!(
+        (view.state, view.failure_reason.as_deref()),
+        (JobState::Failed, Some("runner_system_failure")),
+        "{log}"
+    );
+    let said = "the instance group `aws/eu-west-1/fleet` is held by entry `other` of manager s_cccccccccccc on host elsewhere";
+    assert!(log.contains(said), "{log}");
+    // Until the group is its own again, GitLab is asked for nothing.
+    let next = world.enqueue(JobBuilder::new("next").script(["echo hello"]));
+    world.logs(&["another manager has taken the instance group over"]).await;
+    assert_eq!(next.state(), JobState::Queued);
+    cloud.aws.set_tag("fleet", TAG, None);
+    cloud.aws.set_capacity(None);
+    assert_eq!(next.finished(PATIENCE).await.unwrap().state, JobState::Success, "{}", next.log_text());
+    world.stop().await;
+    assert!(cloud.members().is_empty());
+}
+
+#[tokio::test]
 async fn without_the_permission_to_mark_its_group_a_manager_says_so_once_and_works() {
     let cloud = Cloud::start().await;
     cloud.aws.fail("CreateOrUpdateTags", aws_mock::Fault::AccessDenied, None);

@@ -1,12 +1,12 @@
 //! The stores.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use chrono::{DateTime, Utc};
 use redb::Database;
@@ -15,7 +15,7 @@ use taskscaler::{LedgerStore, StoreError};
 
 use crate::database::{self, Fault, Held, MIGRATIONS, Migration};
 use crate::journal::{self, Journal};
-use crate::place::{self, Place};
+use crate::place::{GroupLock, PATIENCE, PAUSE, Place};
 
 /// How long changes may stay in the journal only.
 const CHECKPOINT: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ pub struct DurableStore {
 pub struct ForgettingStore {
     folder: PathBuf,
     runner: String,
-    group: Mutex<Option<File>>,
+    group: Mutex<Option<GroupLock>>,
 }
 
 /// The files in use, and the thread that brings the journal into the database.
@@ -47,7 +47,7 @@ struct Open {
     desk: Arc<Desk>,
     thread: Option<JoinHandle<()>>,
     /// Keeps other scalers away from the group.
-    _group: File,
+    _group: GroupLock,
 }
 
 /// What the scaler and the thread share.
@@ -101,7 +101,7 @@ impl DurableStore {
 
     fn open(&self, group: &str) -> Result<(Open, Ledger), StoreError> {
         let place = Place::new(&self.folder, &self.runner, group);
-        let taken = place::take(&self.folder, group, &self.runner)
+        let taken = GroupLock::take(&self.folder, group, &self.runner)
             .map_err(|error| io("taking the group of", &place.database(), error))?;
         let lock = taken.map_err(|holder| in_use(&place, group, holder, &self.runner))?;
         let opened = match self.try_open(&place, group) {
@@ -118,7 +118,7 @@ impl DurableStore {
 
     fn try_open(&self, place: &Place, group: &str) -> Result<(Arc<Desk>, JoinHandle<()>, Ledger), Fault> {
         let version = 1 + u32::try_from(self.migrations.len()).unwrap_or(u32::MAX - 1);
-        let (database, held) = database::open(&place.database(), group, self.migrations)?;
+        let (database, held) = self.open_database(place, group)?;
         let Held { mut ledger, generation } = held;
         let disk = |error: std::io::Error| Fault::Disk(redb::Error::Io(error));
         let mut replayed = Merged::default();
@@ -170,6 +170,18 @@ impl DurableStore {
             })
             .map_err(disk)?;
         Ok((desk, thread, ledger))
+    }
+
+    /// Whoever has the group has the database to itself: if that is still locked, then by children of a dead process that have
+    /// not yet executed their program.
+    fn open_database(&self, place: &Place, group: &str) -> Result<(Database, Held), Fault> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match database::open(&place.database(), group, self.migrations) {
+                Err(Fault::InUse) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+                done => return done,
+            }
+        }
     }
 
     /// Moves files that cannot be understood out of the way.
@@ -254,7 +266,7 @@ impl ForgettingStore {
 impl LedgerStore for ForgettingStore {
     fn load(&self, group: &str) -> Result<Ledger, StoreError> {
         let place = Place::new(&self.folder, &self.runner, group);
-        match place::take(&self.folder, group, &self.runner) {
+        match GroupLock::take(&self.folder, group, &self.runner) {
             Ok(Ok(lock)) => *self.group.lock().unwrap_or_else(PoisonError::into_inner) = Some(lock),
             Ok(Err(holder)) => return Err(in_use(&place, group, holder, &self.runner)),
             // Who keeps nothing needs no folder.

@@ -30,6 +30,7 @@ mod manager;
 mod numbers;
 mod providers;
 mod runner;
+mod verify;
 mod watch;
 
 pub use control::{Control, Controlled, Shutdown, control};
@@ -40,4 +41,5 @@ pub use fleeting::{Finding, Severity};
 pub use manager::{Ended, Manager, ManagerOptions, View};
 pub use providers::{BuiltIn, Providers};
 pub use runner::{Identity, session_server, tls_files};
+pub use verify::verify;
 pub use watch::{EntryObserver, JobIntake, Phase, Requests, RunnerWatch};

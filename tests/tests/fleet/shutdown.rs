@@ -86,3 +86,21 @@ async fn a_changed_configuration_takes_effect_while_jobs_run() {
     }
     world.stop().await;
 }
+
+#[tokio::test]
+async fn a_job_that_comes_when_its_entry_was_removed_is_not_lost() {
+    let mut world = Setup::new().runner(Entry::local("first")).runner(Entry::local("second")).start().await;
+    eventually("a request waits", || world.runners[0].view().held == 1).await;
+    world.reload(|_| Setup::new().runner(Entry::local("second")));
+    world.logs(&["runner entry removed"]).await;
+    let job = world.enqueue(JobBuilder::new("late").script(["echo hello"]));
+    // Where the machine is slow, the request was given up before; the job is another runner's then.
+    eventually("the job has ended, or was never given", || {
+        job.state().is_final() || (job.state() == JobState::Queued && world.runners[0].view().held == 0)
+    })
+    .await;
+    if job.state().is_final() {
+        world.finished(&job).await.succeeded().says("on first ").has_line("hello");
+    }
+    world.stop().await;
+}

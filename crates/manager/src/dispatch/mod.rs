@@ -75,6 +75,11 @@ impl Dispatcher {
         self.forget_if_done(runner);
     }
 
+    /// Neither a job nor a request of this runner is under way, and none will be.
+    pub(crate) fn has_forgotten(&self, runner: RunnerIndex) -> bool {
+        !self.runners.contains_key(&runner)
+    }
+
     /// The next request that may be made now, if any. Call until `None`, and [`refused`](Self::refused) for one that
     /// found no room at the executor.
     pub(crate) fn next(&mut self, now: Duration) -> Option<Ask> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use config::{Diagnostic, Loaded, Runner, RunnerChange, Verdict};
 use fleeting::with_causes;
 use taskscaler::StoreError;
+use tokio::sync::watch;
 
 use super::{Entry, Event, Manager};
 use crate::dispatch::RunnerIndex;
@@ -61,7 +62,7 @@ impl Manager {
         }
         // Two scalers on one group would delete each other's instances.
         let before =
-            self.runners.values_mut().find(|entry| entry.removed && same_group(&entry.runner, &runner));
+            self.runners.values_mut().find(|entry| entry.is_removed() && same_group(&entry.runner, &runner));
         if let Some(before) = before {
             tracing::info!(
                 runner = runner.label(),
@@ -80,9 +81,11 @@ impl Manager {
             runner,
             working: None,
             numbers: Numbers::default(),
-            removed: false,
+            removed: watch::Sender::new(false),
             jobs: 0,
             starting: false,
+            changed: false,
+            again: None,
             retiring: false,
             successors: Vec::new(),
         };
@@ -91,9 +94,15 @@ impl Manager {
         self.start(index, 0);
     }
 
+    /// Brings an entry to work, unless it works, is about to, or goes: two executors would scale one group.
     pub(super) fn start(&mut self, index: RunnerIndex, tries: u32) {
-        let Some(entry) = self.runners.get_mut(&index).filter(|entry| !entry.removed) else { return };
+        let waits = |entry: &&mut Entry| !entry.is_removed() && !entry.starting && entry.working.is_none();
+        let Some(entry) = self.runners.get_mut(&index).filter(waits) else { return };
+        if let Some(again) = entry.again.take() {
+            again.abort();
+        }
         entry.starting = true;
+        entry.changed = false;
         let (runner, config, around) = (entry.runner.clone(), self.config.clone(), Arc::clone(&self.around));
         let (events, watch) = (self.events.clone(), entry.watch.clone());
         tokio::spawn(async move {
@@ -106,14 +115,17 @@ impl Manager {
         let Some(entry) = self.runners.get_mut(&index) else { return };
         entry.starting = false;
         match outcome {
-            Ok(working) => {
+            Ok(mut working) => {
+                if entry.changed {
+                    working.reconfigure(entry.runner.clone(), &self.around);
+                }
                 tracing::info!(
                     runner = entry.label,
                     executor = working.executor.kind(),
                     "runner entry takes jobs"
                 );
                 self.board.working(index, Arc::clone(&working.executor));
-                if !entry.removed {
+                if !entry.is_removed() {
                     self.dispatcher.set_runner(index, working.limits());
                     self.reporter.observer.runner_started(&entry.label);
                 }
@@ -131,8 +143,11 @@ impl Manager {
             }
             Err(error) => {
                 let error: &(dyn std::error::Error + 'static) = &error;
-                if entry.removed {
+                if entry.is_removed() {
                     self.retire_if_done(index);
+                } else if entry.changed {
+                    // What failed is not in the file any more.
+                    self.start(index, 0);
                 } else if let Some(pause) = pause_before_retry(error, tries) {
                     self.board.broken(index, &with_causes(error), true);
                     tracing::error!(
@@ -142,10 +157,11 @@ impl Manager {
                         "runner entry cannot work yet; it is tried again"
                     );
                     let events = self.events.clone();
-                    tokio::spawn(async move {
+                    let again = tokio::spawn(async move {
                         tokio::time::sleep(pause).await;
                         let _ = events.send(Event::StartAgain(index, tries + 1));
                     });
+                    entry.again = Some(again.abort_handle());
                 } else {
                     self.board.broken(index, &with_causes(error), false);
                     tracing::error!(
@@ -205,7 +221,7 @@ impl Manager {
 
     fn position(&self, runner: &Runner) -> Option<RunnerIndex> {
         let same = |entry: &Entry| {
-            !entry.removed
+            !entry.is_removed()
                 && entry.runner.name() == runner.name()
                 && entry.runner.short_token() == runner.short_token()
         };
@@ -222,13 +238,14 @@ impl Manager {
             self.dispatcher.set_runner(index, working.limits());
             tracing::info!(runner = entry.label, "runner entry changed");
         } else {
+            entry.changed = true;
             self.start(index, 0);
         }
     }
 
     fn remove(&mut self, index: RunnerIndex) {
         let Some(entry) = self.runners.get_mut(&index) else { return };
-        entry.removed = true;
+        entry.removed.send_replace(true);
         tracing::info!(
             runner = entry.label,
             jobs = entry.jobs,
@@ -239,10 +256,11 @@ impl Manager {
         self.retire_if_done(index);
     }
 
-    /// The executor of a removed entry ends after its last job.
+    /// The executor of a removed entry ends after its last job, and after the last request that may bring one.
     pub(super) fn retire_if_done(&mut self, index: RunnerIndex) {
+        let asking = !self.dispatcher.has_forgotten(index);
         let Some(entry) = self.runners.get_mut(&index) else { return };
-        if !entry.removed || entry.jobs > 0 || entry.starting || entry.retiring {
+        if !entry.is_removed() || entry.jobs > 0 || asking || entry.starting || entry.retiring {
             return;
         }
         entry.retiring = true;

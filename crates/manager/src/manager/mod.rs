@@ -1,7 +1,9 @@
 //! The loop: asks GitLab for jobs as the dispatcher allows, and runs what comes.
 
 mod entries;
+mod jobs;
 mod listening;
+mod requests;
 mod stop;
 
 use std::collections::BTreeMap;
@@ -10,27 +12,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::{Config, Loaded, Runner, Verdict};
-use executors::{Executor, JobReport, JobRun, Reservation, run_job};
-use gitlab_api::{
-    Client, JobCredentials, JobRequestOutcome, JobRequestReply, JobState, JobUpdate, ReceivedJob, RunnerInfo,
-};
-use job::{JobResult, Placement, TlsFiles};
-use session::{Session, SessionServer};
+use executors::{Executor, JobReport};
+use gitlab_api::JobRequestReply;
+use session::SessionServer;
 use taskscaler_core::Zone;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
-use trace::{LogOptions, UploadOptions};
+use trace::LogOptions;
 
 use self::listening::Listening;
+use self::requests::Room;
 use crate::board::Board;
 use crate::control::{Controlled, Shutdown};
-use crate::dispatch::{Answer, Ask, Dispatcher, RunnerIndex};
-use crate::events::{Jobs, Observer, Reporter, Silent, StageReporter};
+use crate::dispatch::{Dispatcher, RunnerIndex};
+use crate::events::{Jobs, Observer, Reporter, Silent};
 use crate::numbers::{Numbers, Taken};
 use crate::providers::{BuiltIn, Providers};
 use crate::runner::{EntryError, Identity, Surroundings, Working};
-use crate::watch::{JobIntake, Phase, RunnerWatch};
+use crate::watch::{Phase, RunnerWatch};
 
 /// What a manager is made of.
 pub struct ManagerOptions {
@@ -109,11 +109,16 @@ struct Entry {
     runner: Runner,
     working: Option<Working>,
     numbers: Numbers,
-    removed: bool,
+    /// It was removed: requests under way are given up after a while, and no more are made.
+    removed: watch::Sender<bool>,
     jobs: usize,
     watch: RunnerWatch,
     /// Its executor is on its way.
     starting: bool,
+    /// It was changed meanwhile.
+    changed: bool,
+    /// The next try to start it.
+    again: Option<AbortHandle>,
     /// Its executor is shutting down.
     retiring: bool,
     /// Entries that wait for the end of this one, because they use the same instances.
@@ -129,11 +134,12 @@ enum Event {
     Retired(RunnerIndex),
 }
 
-/// What was claimed for a job before GitLab was asked for it.
-struct Room {
-    reservation: Box<dyn Reservation>,
-    /// GitLab was told of it with the request.
-    session: Option<Session>,
+// === impl Entry ===
+
+impl Entry {
+    fn is_removed(&self) -> bool {
+        *self.removed.borrow()
+    }
 }
 
 // === impl ManagerOptions ===
@@ -260,62 +266,6 @@ impl Manager {
         self.clock.elapsed()
     }
 
-    /// Makes every request that may be made now.
-    fn ask(&mut self) {
-        let now = self.now();
-        while let Some(Ask { runner, may_wait }) = self.dispatcher.next(now) {
-            let Some(entry) = self.runners.get(&runner) else {
-                self.dispatcher.refused(runner, now);
-                continue;
-            };
-            entry.watch.entry.turn();
-            let Some(working) = entry.working.as_ref() else {
-                entry.watch.entry.passed_over();
-                self.dispatcher.refused(runner, now);
-                continue;
-            };
-            // Subscribed before the attempt, so that room that comes in between is noticed.
-            let mut capacity = working.executor.capacity();
-            capacity.borrow_and_update();
-            let reservation = match working.executor.reserve() {
-                Ok(reservation) => reservation,
-                Err(why) => {
-                    tracing::debug!(runner = working.entry.label(), %why, "no free executor");
-                    self.board.room(runner, &why.0);
-                    self.reporter.observer.no_room(&working.entry.label());
-                    entry.watch.entry.no_room();
-                    self.dispatcher.refused(runner, now);
-                    self.listening.listen(runner, capacity, &mut self.requests, &self.events);
-                    continue;
-                }
-            };
-            self.board.room(runner, "");
-            let client = working.client.clone();
-            let session = working.session(&self.around);
-            let request = working.job_request(&self.around, may_wait, session.as_ref());
-            let room = Box::new(Room { reservation, session });
-            let events = self.events.clone();
-            self.requests.spawn(async move {
-                let reply = client.request_job(&request).await;
-                let _ = events.send(Event::Answered { runner, reply, room });
-            });
-            if self.dispatcher.requests_exhausted(runner) {
-                entry.watch.entry.requests_exhausted();
-            }
-            self.tell_requests(runner);
-        }
-    }
-
-    /// Tells who is interested how many requests of a runner are under way.
-    fn tell_requests(&self, runner: RunnerIndex) {
-        if let Some(entry) = self.runners.get(&runner)
-            && let Some(requests) = self.dispatcher.requests(runner, self.now())
-        {
-            entry.watch.entry.requests(&requests);
-            self.board.requests(runner, &requests);
-        }
-    }
-
     fn handle(&mut self, event: Event) {
         match event {
             Event::Started(runner, outcome, tries) => self.started(runner, *outcome, tries),
@@ -329,240 +279,9 @@ impl Manager {
             Event::Retired(runner) => self.retired(runner),
         }
     }
-
-    fn answered(&mut self, runner: RunnerIndex, reply: JobRequestReply, room: Room) {
-        let now = self.now();
-        let retried = reply.retried;
-        let Some(entry) = self.runners.get_mut(&runner) else { return };
-        let label = entry.label.clone();
-        let correlation_id = reply.correlation_id.as_str();
-        let answer = match &reply.outcome {
-            JobRequestOutcome::Job(_) => Answer::Job { retried },
-            JobRequestOutcome::None => Answer::Nothing { retried, again: reply.ask_again },
-            JobRequestOutcome::Forbidden => {
-                tracing::error!(
-                    runner = label,
-                    correlation_id,
-                    "Checking for jobs... forbidden: GitLab refuses this runner's token"
-                );
-                self.board.failed(runner, "asking for jobs: forbidden, GitLab refuses this runner's token");
-                Answer::Refused
-            }
-            JobRequestOutcome::Unavailable => {
-                tracing::warn!(
-                    runner = label,
-                    correlation_id,
-                    "Checking for jobs... GitLab instance currently unavailable"
-                );
-                self.board.failed(runner, "asking for jobs: GitLab is unavailable");
-                Answer::Nothing { retried, again: false }
-            }
-            JobRequestOutcome::Failed(error) if error.is_client_error() => {
-                tracing::error!(runner = label, error = error.report(), "Checking for jobs... client error");
-                self.board.failed(runner, format!("asking for jobs: {}", error.report()));
-                Answer::Refused
-            }
-            JobRequestOutcome::Failed(error) => {
-                tracing::warn!(
-                    runner = label,
-                    correlation_id,
-                    error = error.report(),
-                    "Checking for jobs... failed"
-                );
-                self.board.failed(runner, format!("asking for jobs: {}", error.report()));
-                Answer::Nothing { retried, again: false }
-            }
-            JobRequestOutcome::Undecodable { id, error, .. } => {
-                tracing::error!(
-                    runner = label,
-                    job = id,
-                    error = error.report(),
-                    "Checking for jobs... received a job that cannot be read; it is reported as failed"
-                );
-                self.board.failed(runner, format!("job {id} cannot be read: {}", error.report()));
-                Answer::Nothing { retried, again: false }
-            }
-        };
-        if !answer.is_job() {
-            self.reporter.observer.asked_in_vain(&label);
-        }
-        let healthy = |dispatcher: &Dispatcher| {
-            dispatcher.requests(runner, now).is_none_or(|requests| requests.healthy)
-        };
-        let was_healthy = healthy(&self.dispatcher);
-        self.dispatcher.answered(runner, answer, now);
-        if was_healthy && !healthy(&self.dispatcher) {
-            entry.watch.entry.turned_unhealthy();
-            entry.watch.entry.passed_over();
-        }
-        self.tell_requests(runner);
-        let Some(entry) = self.runners.get(&runner) else { return };
-        let Some(working) = entry.working.as_ref() else { return };
-        match reply.outcome {
-            JobRequestOutcome::Job(received) => {
-                let job = self.start_job(runner, *received, room, reply.correlation_id);
-                tracing::info!(runner = label, job, "Checking for jobs... received");
-            }
-            JobRequestOutcome::Undecodable { id, token, .. } => {
-                entry.watch.entry.job_unreadable();
-                let client = working.client.clone();
-                let info = Arc::clone(&working.info);
-                let credentials = JobCredentials { id, token: token.0 };
-                tokio::spawn(async move { fail(&client, &credentials, info).await });
-            }
-            JobRequestOutcome::None
-            | JobRequestOutcome::Forbidden
-            | JobRequestOutcome::Unavailable
-            | JobRequestOutcome::Failed(_) => {}
-        }
-    }
-
-    fn start_job(
-        &mut self,
-        runner: RunnerIndex,
-        received: ReceivedJob,
-        room: Room,
-        correlation_id: String,
-    ) -> u64 {
-        let job = received.job.id;
-        let Some(entry) = self.runners.get_mut(&runner) else { return job };
-        let Some(working) = entry.working.as_ref() else { return job };
-        let taken = entry.numbers.take(received.job.job_info.project_id);
-        entry.jobs += 1;
-        for oddity in &received.job.oddities {
-            tracing::warn!(job, oddity, "a part of the job has an unexpected form and is ignored");
-        }
-        let queued =
-            Duration::try_from_secs_f64(received.job.job_info.time_in_queue_seconds).unwrap_or_default();
-        let short_token = working.entry.short_token();
-        self.reporter.jobs.begin(job, &entry.label, short_token, url_of(&received, &working.entry));
-        self.reporter.observer.job_received(&entry.label, job, queued);
-        let info = &received.job.job_info;
-        entry.watch.entry.job_received(&JobIntake {
-            job,
-            queued,
-            project_jobs_running: &info.project_jobs_running_on_instance_runners_count,
-            queue_size: info.queue_size,
-            queue_depth: info.queue_depth,
-        });
-        let stages = exports_stages(&received, &working.entry).then(|| {
-            Arc::new(StageReporter { all: Arc::clone(&self.reporter), entry: Arc::clone(&entry.watch.entry) })
-        });
-        let log_observer = entry.watch.log.clone().or_else(|| self.log_observer.clone());
-        let tls = &received.tls;
-        let text = |pem: &Option<Arc<str>>| pem.as_deref().unwrap_or_default().to_owned();
-        let placement = Placement {
-            concurrent_id: taken.id,
-            concurrent_project_id: taken.project_id,
-            correlation_id,
-            tls: TlsFiles {
-                ca: text(&tls.ca_chain),
-                cert: text(&tls.cert),
-                key: tls.key.clone().unwrap_or_default(),
-            },
-            ..Placement::default()
-        };
-        let log = LogOptions {
-            output_limit: working.entry.output_limit() / 1024,
-            observer: log_observer.clone().unwrap_or_else(|| Arc::clone(&self.log.observer)),
-            ..self.log.clone()
-        };
-        let defaults = UploadOptions::default();
-        let upload = UploadOptions {
-            dynamic_force_interval: working
-                .entry
-                .feature_flag("FF_USE_DYNAMIC_TRACE_FORCE_SEND_INTERVAL")
-                .unwrap_or(false),
-            final_update_retry_limit: working.entry.final_update_attempts(),
-            observer: log_observer.unwrap_or_else(|| Arc::clone(&defaults.observer)),
-            ..defaults
-        };
-        let run = JobRun {
-            received,
-            executor: Arc::clone(&working.executor),
-            reservation: room.reservation,
-            session: room.session,
-            client: working.client.clone(),
-            info: Arc::clone(&working.info),
-            runner: Arc::clone(&working.facts),
-            caches: Arc::clone(&working.caches) as Arc<dyn executors::CacheAddresses>,
-            placement,
-            log,
-            upload,
-            interrupt: self.interrupt.subscribe(),
-            watcher: match &stages {
-                Some(stages) => Arc::clone(stages) as Arc<dyn executors::JobWatcher>,
-                None => Arc::clone(&self.reporter) as Arc<dyn executors::JobWatcher>,
-            },
-        };
-        let events = self.events.clone();
-        tokio::spawn(async move {
-            let report = Box::new(run_job(run).await);
-            if let Some(stages) = stages {
-                stages.ended(job);
-            }
-            let _ = events.send(Event::Ended { runner, report, taken });
-        });
-        job
-    }
-
-    fn ended(&mut self, runner: RunnerIndex, report: JobReport, taken: Taken) {
-        self.reporter.jobs.end(report.job);
-        self.dispatcher.job_ended(runner);
-        let Some(entry) = self.runners.get_mut(&runner) else { return };
-        entry.jobs -= 1;
-        entry.numbers.give_back(taken);
-        let failure = match &report.result {
-            Some(JobResult::Failed(failure)) => Some(failure.reason.as_str()),
-            Some(JobResult::Success) | None => None,
-        };
-        let duration = report.duration;
-        tracing::info!(runner = entry.label, job = report.job, failure, ?duration, "job ended");
-        self.reporter.observer.job_ended(&entry.label, report.job, failure, duration);
-        if let Some(kind) = report.ended_early {
-            entry.watch.entry.job_ended_early(kind);
-        }
-        entry.watch.entry.job_ended(failure, duration);
-        self.retire_if_done(runner);
-    }
 }
 
 // === helpers ===
-
-/// Tells GitLab that a job that cannot be read has failed, so that it does not wait for its timeout.
-async fn fail(client: &Client, credentials: &JobCredentials, info: Arc<RunnerInfo>) {
-    let update = JobUpdate {
-        state: JobState::Failed,
-        failure_reason: Some("runner_system_failure".to_owned()),
-        checksum: None,
-        bytesize: None,
-        exit_code: None,
-        info,
-    };
-    client.update_job(credentials, &update).await;
-}
-
-/// Where GitLab shows a job.
-fn url_of(received: &ReceivedJob, runner: &Runner) -> String {
-    let job = &received.job;
-    match job.variable("CI_JOB_URL") {
-        Some(variable) if !variable.value.is_empty() => variable.value.clone(),
-        Some(_) | None => {
-            let host = runner.url().trim_end_matches('/');
-            format!("{host}/{}/-/jobs/{}", job.job_info.project_full_path, job.id)
-        }
-    }
-}
-
-/// The durations of the job's stages are wanted; the job's word counts before its runner's.
-fn exports_stages(received: &ReceivedJob, runner: &Runner) -> bool {
-    const FLAG: &str = "FF_EXPORT_HIGH_CARDINALITY_METRICS";
-    match received.job.variable(FLAG) {
-        // Go's words for true, as for every feature flag.
-        Some(of_job) => matches!(of_job.value.as_str(), "1" | "t" | "T" | "true" | "True" | "TRUE"),
-        None => runner.feature_flag(FLAG).unwrap_or(false),
-    }
-}
 
 async fn sleep_until(instant: Option<Instant>) {
     match instant {

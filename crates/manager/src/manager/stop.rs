@@ -1,19 +1,15 @@
 //! The end: running jobs, requests under way, executors, in that order.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::requests::REQUEST_PATIENCE;
 use super::{Ended, Manager, sleep_until, told};
 use crate::control::Shutdown;
 use crate::watch::Phase;
-
-/// How long requests under way may take to come back at a graceful shutdown: long enough for any answer that is on its
-/// way, so that no job is lost, and not as long as GitLab may hold a request.
-const REQUEST_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Manager {
     pub(super) async fn stop(mut self, mut shutdown: watch::Receiver<Shutdown>) -> Ended {

@@ -232,12 +232,19 @@ mod tests {
     }
 
     fn child(file: &File) -> Child {
-        child_for("600", file)
+        child_for("60", file)
     }
 
     /// A process that holds a copy of the descriptor, as one does that has not yet executed its program.
     fn child_for(seconds: &str, file: &File) -> Child {
-        Command::new("sleep").arg(seconds).stdin(Stdio::from(file.try_clone().unwrap())).spawn().unwrap()
+        let file = Stdio::from(file.try_clone().unwrap());
+        Command::new("sleep")
+            .arg(seconds)
+            .stdin(file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
     }
 
     /// A lock as a process leaves it that is killed.

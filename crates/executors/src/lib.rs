@@ -22,6 +22,7 @@ mod executor;
 mod foreseen;
 mod instance;
 mod run;
+mod words;
 
 pub use caches::{CacheAddresses, LocalCaches, SignedCaches};
 pub use docker::{

@@ -60,6 +60,15 @@ impl Belongings {
         self.with(|held| held.networks.push(name.to_owned()));
     }
 
+    /// A network was made, and has this id, which no other network has.
+    pub(crate) fn network_is(&self, name: &str, id: &str) {
+        self.with(|held| {
+            if let Some(noted) = held.networks.iter_mut().find(|noted| *noted == name) {
+                id.clone_into(noted);
+            }
+        });
+    }
+
     /// Something that is given back when everything is removed.
     pub(crate) fn lease(&self, lease: Box<dyn Any + Send>) {
         self.with(|held| held.lease = Some(lease));

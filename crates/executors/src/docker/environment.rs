@@ -7,7 +7,7 @@ use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{CreateContainerOptionsBuilder, UploadToContainerOptionsBuilder};
 use bytes::{Bytes, BytesMut};
 use session::Terminals;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::belongings::Belongings;
 use super::engine::{Engine, EngineError};
@@ -55,7 +55,7 @@ pub(crate) struct DockerEnvironment {
     /// The instance that the engine runs on; none for an engine that is always there.
     pub(crate) ground: Option<Arc<dyn Ground>>,
     /// Tasks that end with the job: logs of services.
-    pub(crate) tasks: Vec<JoinHandle<()>>,
+    pub(crate) tasks: JoinSet<()>,
     pub(crate) started: Mutex<Option<(StageHandle, Box<dyn StageOutput>)>>,
 }
 
@@ -198,24 +198,14 @@ impl Environment for DockerEnvironment {
         Some(Arc::new(ContainerTerminals::new(Arc::clone(&self.engine), &self.build.name, directory)))
     }
 
-    async fn close(self: Box<Self>, healthy: bool) {
-        for task in &self.tasks {
-            task.abort();
-        }
+    async fn close(mut self: Box<Self>, healthy: bool) {
+        self.tasks.abort_all();
         match &self.ground {
             Some(ground) if ground.is_lost() || !healthy => {
                 ground.give_up();
                 self.belongings.abandon();
             }
             Some(_) | None => self.belongings.remove().await,
-        }
-    }
-}
-
-impl Drop for DockerEnvironment {
-    fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
         }
     }
 }

@@ -12,9 +12,9 @@ use futures_util::StreamExt as _;
 use tokio::sync::OnceCell;
 
 use super::engine::{Engine, EngineError};
-use super::prepare::quoted;
 use super::stage::Inside;
 use crate::environment::{StageEvent, StageOutput as _};
+use crate::words::{Excerpt, quoted};
 
 /// Lists of users and groups are not read beyond this.
 const LONGEST_LIST: usize = 1024 * 1024;
@@ -33,8 +33,7 @@ pub(crate) struct Ownership {
 impl Ownership {
     /// For a user as images and configurations name one: `user[:group]`, by names or numbers. None for root, who may use any file.
     pub(crate) fn for_user(user: &str, folders: Vec<String>) -> Option<Self> {
-        let root = matches!(user.split(':').next(), None | Some("" | "0" | "root"));
-        (!root).then(|| Self { user: user.to_owned(), folders, done: OnceCell::new() })
+        (!is_root(user)).then(|| Self { user: user.to_owned(), folders, done: OnceCell::new() })
     }
 
     /// Gives the folders away, once. A failure is told to the manager's log: the job may do without.
@@ -68,22 +67,24 @@ impl Ownership {
         let command = ["sh", "-c", &script].map(str::to_owned).into();
         let started = Inside::start(engine, helper, command, Vec::new(), Bytes::new()).await;
         let mut running = started.map_err(|error| error.to_string())?;
-        let mut said = Vec::new();
+        let mut said = Excerpt::new(WORDS_KEPT);
         loop {
             match running.next().await.map_err(|error| error.to_string())? {
                 StageEvent::Stdout(bytes) | StageEvent::Stderr(bytes) => {
-                    said.extend_from_slice(&bytes[..bytes.len().min(WORDS_KEPT.saturating_sub(said.len()))]);
+                    said.add(&bytes);
                 }
                 StageEvent::Exited(0) => return Ok(()),
                 StageEvent::Exited(code) => {
-                    return Err(format!(
-                        "chown: exit code {code}: {}",
-                        String::from_utf8_lossy(&said).trim()
-                    ));
+                    return Err(format!("chown: exit code {code}: {}", said.text().trim()));
                 }
             }
         }
     }
+}
+
+/// Whether a user, as images and configurations name one, is root.
+pub(crate) fn is_root(user: &str) -> bool {
+    matches!(user.split(':').next(), None | Some("" | "0" | "root"))
 }
 
 /// A file of a container, which need not run; empty if there is none.

@@ -17,7 +17,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::engine::{Engine, EngineError, Raw};
+use super::prepare::SHELLS;
 use super::stage::detached;
+use crate::words::quoted;
 
 /// How long somebody who connects waits for the build container to run, as in GitLab Runner.
 const WAIT_FOR_CONTAINER: Duration = Duration::from_secs(15);
@@ -63,12 +65,12 @@ enum State {
 
 impl ContainerTerminals {
     pub(super) fn new(engine: Arc<Engine>, container: &str, directory: &str) -> Self {
-        let folder = super::prepare::quoted(directory);
+        let folder = quoted(directory);
         // The first line is for `open`; the shell has the same process.
         let command = format!(
             "echo \"$$\"; cd -- {folder} 2>/dev/null; export TERM=xterm-256color; for s in {}; do \
              if [ -x \"$s\" ]; then exec \"$s\" -i; fi; done; exec sh -i",
-            super::prepare::SHELLS
+            SHELLS
         );
         Self { engine, container: container.to_owned(), command }
     }

@@ -4,6 +4,8 @@ use async_trait::async_trait;
 use connector::Client;
 use session::{Terminal, TerminalError, Terminals};
 
+use crate::words::quoted;
+
 /// Opens login shells on an instance, in the folder of one job.
 pub(super) struct InstanceTerminals {
     client: Client,
@@ -21,11 +23,6 @@ impl InstanceTerminals {
         );
         Self { client, command }
     }
-}
-
-/// One word of a POSIX shell.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 #[async_trait]

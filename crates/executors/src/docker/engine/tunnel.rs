@@ -10,6 +10,7 @@ use connector::{Client, ConnectionError};
 use super::endpoint::Address;
 use super::transport::{Dial, Stream};
 use crate::instance::run_command;
+use crate::words::quoted;
 
 /// Time for a session of the SSH connection to become free.
 const SESSION_PATIENCE: Duration = Duration::from_secs(30);
@@ -155,7 +156,7 @@ impl Dial for Tunnelled {
 /// One word for the shell of the login, whichever that is: quotes only where they are needed.
 fn word(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-:[]@".contains(&byte);
-    if text.bytes().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    if text.bytes().all(plain) { text.to_owned() } else { quoted(text) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Services: containers that run beside the job, under names by which it reaches them.
 
-use std::collections::BTreeSet;
+mod definition;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,20 +17,25 @@ use futures_util::StreamExt as _;
 use futures_util::future::{join_all, try_join_all};
 use job::log::Channel;
 use job::{Context, FeatureFlag};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use trace::{JobLog, LineKind};
 
+pub(crate) use self::definition::Definition;
+
+use self::definition::unique_names;
 use super::allow;
 use super::belongings::Belongings;
 use super::engine::{Engine, EngineError};
 use super::labels::Labels;
+use super::prepare;
 use super::pull::{Image, Images, Wanted};
 use super::reference::Reference;
 use super::stage::Inside;
 use super::template::{Network, Template};
 use crate::PrepareError;
 use crate::environment::{StageEvent, StageOutput as _};
+use crate::words::Excerpt;
 
 /// A service that is still not started after this long has failed; longer where the file allows more for health checks.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -44,20 +50,6 @@ const HEALTH_PORT: &str = "HEALTHCHECK_TCP_PORT";
 const DEBUG: &str = "CI_DEBUG_SERVICES";
 /// Characters of a container's id that are its name.
 const SHORT_ID: usize = 12;
-
-/// A service as the file or the job asks for it, with all variables in place.
-#[derive(Debug, Clone)]
-pub(crate) struct Definition {
-    name: String,
-    /// Names of its own; the names of the image come before them.
-    aliases: Vec<String>,
-    entrypoint: Vec<String>,
-    command: Vec<String>,
-    environment: Vec<String>,
-    policies: Vec<String>,
-    platform: String,
-    user: String,
-}
 
 /// A service that runs.
 #[derive(Debug)]
@@ -83,83 +75,6 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) cgroup: Option<&'a str>,
     pub(crate) unique: &'a str,
     pub(crate) log: &'a JobLog,
-}
-
-// === impl Definition ===
-
-impl Definition {
-    /// The services of a job: first those of the file, then its own. Everything that can be refused is, before anything is
-    /// pulled.
-    pub(crate) fn all(
-        context: &Context,
-        config: &DockerConfig,
-        log: &JobLog,
-    ) -> Result<Vec<Self>, PrepareError> {
-        let variables = context.variables();
-        let expand = |text: &str| variables.expand(text).into_owned();
-        let visible: Vec<String> =
-            variables.for_services().map(|variable| super::prepare::assignment(variable, context)).collect();
-        let configured = config.services.iter().map(|service| {
-            let mut environment = visible.clone();
-            environment
-                .extend(service.environment.pairs().map(|(key, value)| format!("{key}={}", expand(value))));
-            Self {
-                name: expand(service.name.as_deref().unwrap_or_default()),
-                aliases: split_aliases(&expand(service.alias.as_deref().unwrap_or_default())),
-                entrypoint: service.entrypoint.clone(),
-                command: service.command.clone(),
-                environment,
-                policies: Vec::new(),
-                platform: String::new(),
-                user: String::new(),
-            }
-        });
-        let own = context.job().services.iter().map(|service| {
-            let mut environment = visible.clone();
-            environment.extend(service.variables.iter().map(|variable| {
-                let value = if variable.raw { variable.value.clone() } else { expand(&variable.value) };
-                format!("{}={value}", variable.key)
-            }));
-            Self {
-                name: expand(&service.name),
-                aliases: split_aliases(&expand(&service.alias)),
-                entrypoint: service.entrypoint.clone(),
-                command: service.command.clone(),
-                environment,
-                policies: service.pull_policy.clone(),
-                platform: expand(&service.executor_opts.docker.platform),
-                user: expand(&service.executor_opts.docker.user),
-            }
-        });
-        let all: Vec<Self> = configured.chain(own).collect();
-        if let Some(most) = config.services_limit().filter(|most| all.len() > *most as usize) {
-            return Err(PrepareError::Configuration(format!(
-                "too many services requested: {}, only {most} allowed",
-                all.len()
-            )));
-        }
-        let known: Vec<&str> =
-            all[..config.services.len()].iter().map(|service| service.name.as_str()).collect();
-        for service in &all {
-            if service.name.trim().is_empty() {
-                return Err(PrepareError::Configuration(format!(
-                    "invalid service image name: \"{}\"",
-                    service.name
-                )));
-            }
-            if !known.contains(&service.name.as_str())
-                && !allow::allows(&config.allowed_services, &service.name)
-            {
-                return Err(super::prepare::disallowed(
-                    "services",
-                    &service.name,
-                    &config.allowed_services,
-                    log,
-                ));
-            }
-        }
-        Ok(all)
-    }
 }
 
 // === impl Service ===
@@ -200,7 +115,7 @@ impl Service {
         if !definition.platform.is_empty() {
             options = options.platform(&definition.platform);
         }
-        let failed = |error: EngineError| super::prepare::failed(around.engine, error);
+        let failed = |error: EngineError| prepare::failed(around.engine, error);
         let api = around.engine.api();
         let turn = around.engine.turn().await;
         let created =
@@ -232,7 +147,7 @@ impl Service {
         loop {
             let options = InspectContainerOptionsBuilder::default().build();
             let inspected = around.engine.api().inspect_container(container, Some(options)).await;
-            let inspected = inspected.map_err(|error| super::prepare::failed(around.engine, error.into()))?;
+            let inspected = inspected.map_err(|error| prepare::failed(around.engine, error.into()))?;
             let status = inspected.state.as_ref().and_then(|state| state.status);
             if status != Some(ContainerStateStatusEnum::CREATED) {
                 return Ok(inspected);
@@ -287,9 +202,10 @@ impl Service {
                 (String::new(), "it has no address: it has ended, or its network has none".to_owned())
             }
             (Some((address, helper)), false) => {
-                let mut said = String::new();
+                let mut heard = Excerpt::new(LOG_SHOWN);
                 let checked =
-                    tokio::time::timeout(timeout, self.reach(helper, address, around, &mut said)).await;
+                    tokio::time::timeout(timeout, self.reach(helper, address, around, &mut heard)).await;
+                let said = heard.text().into_owned();
                 match checked {
                     Ok(Ok(0)) => return,
                     Ok(Ok(code)) => (said, format!("exit code {code}")),
@@ -316,7 +232,7 @@ impl Service {
         helper: &str,
         address: &str,
         around: &Surroundings<'_>,
-        said: &mut String,
+        said: &mut Excerpt,
     ) -> Result<i32, String> {
         let mut environment = vec![format!("WAIT_FOR_SERVICE_TCP_ADDR={address}")];
         environment.extend(self.ports.iter().map(|port| format!("WAIT_FOR_SERVICE_{port}_TCP_PORT={port}")));
@@ -327,9 +243,7 @@ impl Service {
         loop {
             match check.next().await.map_err(|error| error.to_string())? {
                 StageEvent::Stdout(bytes) | StageEvent::Stderr(bytes) => {
-                    if said.len() < LOG_SHOWN {
-                        said.push_str(&String::from_utf8_lossy(&bytes));
-                    }
+                    said.add(&bytes);
                 }
                 StageEvent::Exited(code) => return Ok(code),
             }
@@ -339,39 +253,29 @@ impl Service {
     async fn log(&self, engine: &Engine) -> String {
         let options = LogsOptionsBuilder::default().stdout(true).stderr(true).timestamps(true).build();
         let mut log = engine.api().logs(&self.container, Some(options));
-        let mut text = String::new();
-        while let Some(Ok(piece)) = log.next().await {
-            let bytes = piece.into_bytes();
-            let left = LOG_SHOWN - text.len();
-            if bytes.len() >= left {
-                text.push_str(&String::from_utf8_lossy(&bytes[..left.min(bytes.len())]));
-                break;
-            }
-            text.push_str(&String::from_utf8_lossy(&bytes));
+        let mut said = Excerpt::new(LOG_SHOWN);
+        while !said.is_full()
+            && let Some(Ok(piece)) = log.next().await
+        {
+            said.add(&piece.into_bytes());
         }
-        // A replacement character is longer than what it replaces.
-        let mut end = text.len().min(LOG_SHOWN);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
-        text
+        said.text().into_owned()
     }
 
     /// Puts the logs of the services into the job's, if the job asks for it.
-    pub(crate) fn follow(services: &[Self], around: &Surroundings<'_>) -> Vec<JoinHandle<()>> {
+    pub(crate) fn follow(services: &[Self], around: &Surroundings<'_>) -> JoinSet<()> {
         let Some(value) = around.context.variables().get(DEBUG).filter(|value| !value.is_empty()) else {
-            return Vec::new();
+            return JoinSet::new();
         };
         match value.to_ascii_lowercase().as_str() {
             "true" | "1" | "t" => {}
-            "false" | "0" | "f" => return Vec::new(),
+            "false" | "0" | "f" => return JoinSet::new(),
             _ => {
                 around.log.line(
                     LineKind::Warning,
                     format_args!("{DEBUG}: expected bool got \"{value}\", using default value: false"),
                 );
-                return Vec::new();
+                return JoinSet::new();
             }
         }
         let follow = |(index, service): (usize, &Self)| {
@@ -379,7 +283,7 @@ impl Service {
             let container = service.container.clone();
             let prefix = format!("[service:{}] ", service.names[..service.names.len() - 1].join("-"));
             let number = u8::try_from(index).unwrap_or(u8::MAX);
-            tokio::spawn(async move { follow(&engine, &container, &prefix, number, &log).await })
+            async move { follow(&engine, &container, &prefix, number, &log).await }
         };
         services.iter().enumerate().map(follow).collect()
     }
@@ -454,48 +358,6 @@ fn body(
         host_config: Some(host),
         ..ContainerCreateBody::default()
     }
-}
-
-/// The names of each service. A name belongs to the first service that claims it; a service without any is not started.
-fn unique_names(definitions: &[Definition], log: &JobLog) -> Vec<Vec<String>> {
-    let mut taken = BTreeSet::new();
-    let mut all = Vec::new();
-    for (index, definition) in definitions.iter().enumerate() {
-        let mut names: Vec<String> = Vec::new();
-        let candidates = Reference::parse(&definition.name).service_names();
-        for name in candidates.iter().chain(&definition.aliases) {
-            if names.contains(name) {
-                continue;
-            }
-            if taken.insert(name.clone()) {
-                names.push(name.clone());
-            } else {
-                log.line(
-                    LineKind::Warning,
-                    format_args!(
-                        "Skipping alias \"{name}\" for service \"{}\" (services[{index}]): alias is already in use by another \
-                         service.",
-                        definition.name
-                    ),
-                );
-            }
-        }
-        if names.is_empty() {
-            log.line(
-                LineKind::Warning,
-                format_args!(
-                    "Service \"{}\" (services[{index}]) is not started: all of its names are in use. Give it an alias.",
-                    definition.name
-                ),
-            );
-        }
-        all.push(names);
-    }
-    all
-}
-
-fn split_aliases(text: &str) -> Vec<String> {
-    text.split([' ', ',']).filter(|alias| !alias.is_empty()).map(str::to_owned).collect()
 }
 
 /// Every address of a container in every network.

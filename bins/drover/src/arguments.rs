@@ -141,6 +141,25 @@ mod tests {
 
     use super::*;
 
+    /// Lines that are broken by hand are broken again where the terminal ends, which nobody can read.
+    #[test]
+    fn what_follows_the_options_fits_a_terminal_or_is_left_to_it() {
+        fn look(command: &clap::Command) {
+            let texts = [command.get_after_help(), command.get_after_long_help()];
+            for text in texts.into_iter().flatten().map(ToString::to_string) {
+                let lines: Vec<&str> = text.lines().collect();
+                for (line, next) in lines.iter().zip(lines.iter().skip(1).chain([&""])) {
+                    let kept = line.starts_with("  ");
+                    assert!(!kept || line.chars().count() <= 100, "{}: {line}", command.get_name());
+                    let broken = !kept && line.len() > 60 && !next.is_empty() && !next.starts_with("  ");
+                    assert!(!broken || line.ends_with('.'), "{}: {line}", command.get_name());
+                }
+            }
+            command.get_subcommands().for_each(look);
+        }
+        look(&Arguments::command());
+    }
+
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();

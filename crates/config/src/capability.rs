@@ -81,7 +81,7 @@ impl ExecutorName {
     /// Names that GitLab Runner knew and removed, with what to write in their place.
     pub(crate) fn removed(name: &str) -> Option<&'static str> {
         match name {
-            "docker-ssh" | "docker-windows" => Some("docker"),
+            "docker-ssh" => Some("docker"),
             "docker-ssh+machine" => Some("docker+machine"),
             _ => None,
         }

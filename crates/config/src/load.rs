@@ -92,7 +92,9 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
         std::fs::read_to_string(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
     let file = path.display().to_string();
     let mut loaded = parse(&text, &file, &|name| std::env::var(name).ok())?;
-    loaded.diagnostics.extend(check::check_own(path));
+    if loaded.config.runners.iter().any(|runner| runner.token().is_some()) {
+        loaded.diagnostics.extend(check::check_own(path));
+    }
     Ok(loaded)
 }
 
@@ -123,6 +125,30 @@ impl Loaded {
         let source = Source::new(&self.text);
         let found = located(check::check_files(&self.config, base), &source, &self.places);
         self.diagnostics.extend(found);
+        sort(&mut self.diagnostics);
+    }
+
+    /// Adds an error of a runner entry that whoever runs it has found, at this key below the entry. Says nothing where the same key
+    /// has an error already.
+    pub fn refuse(
+        &mut self,
+        runner: usize,
+        keys: &[&str],
+        rule: &'static str,
+        message: impl Into<String>,
+        hint: &str,
+    ) {
+        let entry = KeyPath::default().key("runners").index(runner);
+        let at = keys.iter().fold(entry, |at, key| at.key(key));
+        let within = |key: &str| {
+            key.strip_prefix(at.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        if self.diagnostics.iter().any(|found| found.is_error() && within(&found.key)) {
+            return;
+        }
+        let source = Source::new(&self.text);
+        let found = vec![Diagnostic::new(Severity::Error, rule, at.as_str(), message).hint(hint)];
+        self.diagnostics.extend(located(found, &source, &self.places));
         sort(&mut self.diagnostics);
     }
 

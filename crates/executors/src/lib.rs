@@ -26,7 +26,8 @@ mod words;
 
 pub use caches::{CacheAddresses, LocalCaches, SignedCaches};
 pub use docker::{
-    DockerAutoscaler, DockerExecutor, DockerParts, DockerStartError, EndpointError, builds_are_shared,
+    DockerAutoscaler, DockerExecutor, DockerParts, DockerStartError, EndpointError, UnusableValue,
+    builds_are_shared, unusable_values,
 };
 pub use doctor::diagnose;
 pub use environment::{Environment, EnvironmentError, StageEvent, StageHandle, StageOutput, Stop};

@@ -86,9 +86,12 @@ pub(crate) fn check(options: &CheckArguments, log: &LogArguments) -> Result<Exit
     let path = options.file.clone().unwrap_or_else(|| options.config.path());
     match config::load(&path) {
         Ok(mut loaded) => {
-            if !options.no_files {
-                loaded.check_files(&identity::directory(&path));
+            let base = identity::directory(&path);
+            let base = (!options.no_files).then_some(base.as_path());
+            if let Some(base) = base {
+                loaded.check_files(base);
             }
+            manager::verify(&mut loaded, &BuiltIn, base);
             let verdicts = loaded.verdicts(&BuiltIn.capabilities());
             report(options, &path, &loaded, &verdicts)
         }
@@ -141,6 +144,7 @@ fn report(
         })
         .collect();
     let none = entries.is_empty();
+    let idle = !none && !entries.iter().any(|entry| entry.runnable);
     say(options, path, diagnostics, Checked::new(path, fit, diagnostics, entries))?;
     if !options.json {
         for line in summary {
@@ -149,7 +153,11 @@ fn report(
         if none {
             output::data(&"the file has no runner entries");
         }
-        let verdict = if fit { "fit for use" } else { "not fit for use" };
+        let verdict = match fit {
+            true if idle => "fit for use, but none of its entries takes jobs",
+            true => "fit for use",
+            false => "not fit for use",
+        };
         let s = if warnings == 1 { "" } else { "s" };
         output::data(&format_args!("{}: {verdict}, {warnings} warning{s}", path.display()));
     }

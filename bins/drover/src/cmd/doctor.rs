@@ -16,8 +16,8 @@ use crate::gitlab::{self, Calls, Selection};
 use crate::{identity, output};
 
 const HELP: &str = "\
-Ends with 0 if nothing is in the way of jobs (warnings are fine), with 1 if errors were found, and with 2 if the
-configuration file cannot be used. Nothing is changed, neither here nor in the cloud; instances are logged in to
+Ends with 0 if nothing is in the way of jobs (warnings are fine), with 1 if errors were found, and with 2 if the \
+configuration file cannot be used. Nothing is changed, neither here nor in the cloud; instances are logged in to \
 only with --connect.
 
 Examples:
@@ -71,7 +71,9 @@ pub(crate) fn doctor(options: &DoctorArguments, log: &LogArguments) -> Result<Ex
     let path = std::path::absolute(options.config.path())?;
     let loaded = match config::load(&path) {
         Ok(mut loaded) => {
-            loaded.check_files(&identity::directory(&path));
+            let base = identity::directory(&path);
+            loaded.check_files(&base);
+            manager::verify(&mut loaded, &BuiltIn, Some(&base));
             loaded
         }
         Err(LoadError::Invalid(invalid)) => {

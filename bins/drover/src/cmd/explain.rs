@@ -11,8 +11,8 @@ use crate::failure::{Exit, Failure};
 use crate::output;
 
 const HELP: &str = "\
-It asks the manager that runs with the same configuration file, over a local socket. Only the manager's own user and root are
-answered. It changes nothing.
+It asks the manager that runs with the same configuration file, over a local socket. Only the manager's own user \
+and root are answered. It changes nothing.
 
 Examples:
   drover explain

@@ -33,7 +33,13 @@ Examples:
       asks for what it needs to know
   drover register --non-interactive --url https://gitlab.example.com --token \"$TOKEN\" \\
       --executor instance --template-config autoscaler.toml
-      takes the sections that have no flags, such as [runners.autoscaler], from a file";
+      takes the sections that have no flags, such as [runners.autoscaler], from a file
+  drover register --non-interactive --url https://gitlab.example.com --token \"$TOKEN\" \
+      --executor docker --docker-image alpine:latest --docker-privileged --cache-type s3
+      keys of [runners.docker], [runners.cache], [runners.machine] and [runners.ssh] have flags of
+      GitLab Runner's names; docs/cli.md lists them, and so does completion
+
+Jobs in containers need a default image (--docker-image), and get a volume for /cache unless --docker-disable-cache is given.";
 
 /// Add a runner to the file.
 ///
@@ -125,13 +131,15 @@ pub(crate) fn register(options: &RegisterArguments, log: &LogArguments) -> Resul
     };
     entry::ask_executor(&mut entry, &mut prompt)?;
     options.runner.sections.fill(&mut entry)?;
+    entry::ask_image(&mut entry, &mut prompt)?;
 
     // Everything that can be wrong with the entry is found before GitLab hears of it. Nothing is asked after that, so the
     // file is written as soon as GitLab has answered.
     let (mut file, before) = existing(&path)?;
     let (given, kind) = credential.parts();
     let index = file.append_runner(&entry::with_token(&entry, given, None))?;
-    let planned = file.read(&|name| std::env::var(name).ok()).map_err(Failure::usage)?;
+    let mut planned = file.read(&|name| std::env::var(name).ok()).map_err(Failure::usage)?;
+    manager::verify(&mut planned, &BuiltIn, Some(&identity::directory(&path)));
     let runner = planned.config.runners.get(index).context("the new entry is not in the file")?;
     check(&planned, index, runner)?;
     if before.config.runners.iter().any(|other| same_token(other, runner)) {

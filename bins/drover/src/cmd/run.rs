@@ -31,7 +31,7 @@ const HELP: &str = "\
 Signals:
   SIGQUIT          take no more jobs, end after the last one
   SIGTERM, SIGINT  stop running jobs and end within `shutdown_timeout`; a second one ends at once
-  SIGHUP           read the configuration again (a changed file is noticed within 3 seconds by itself)
+  SIGHUP           read the configuration again; a changed file is noticed within 3 seconds anyway
   SIGUSR1          log the jobs that run
 
 Examples:

@@ -19,12 +19,13 @@ use crate::output;
 
 const EXAMPLES: &str = "\
 Examples:
-  drover simulate --config config.toml                         the policy of the file, under a made-up office week
+  drover simulate --config config.toml      the policy of the file, under a made-up office week
   drover simulate --jobs trace.csv --policy warm.toml --policy cold.toml --report report.html
   drover simulate --jobs jobs.json --price 0.0336 --billing hour --boot 30s..90s
-  curl -sH \"PRIVATE-TOKEN: $TOKEN\" \"$URL/api/v4/projects/$ID/jobs?per_page=100\" | drover simulate --jobs -
-  drover simulate generate --shape bursts --zone Europe/Berlin --days 7 --jobs 100000 --seed 1 > trace.csv
-  drover simulate scenario why.txt                             what is decided, step by step, and why
+  curl -sH \"PRIVATE-TOKEN: $TOKEN\" \"$URL/api/v4/projects/$ID/jobs?per_page=100\" |
+      drover simulate --jobs -
+  drover simulate generate --shape bursts --zone Europe/Berlin --jobs 100000 > trace.csv
+  drover simulate scenario why.txt          what is decided, step by step, and why
 
 Jobs: CSV with the columns created_at or started_at, and duration; or JSON as GitLab's jobs API returns it.
 A policy file is a whole config.toml, or keys of [runners.autoscaler] that take the place of the entry's.";

@@ -25,6 +25,16 @@ concurrent = 4
       idle_time = "10m"
 "#;
 
+const CONTAINERS: &str = r#"
+[[runners]]
+  name = "boxes"
+  url = "https://gitlab.example.com"
+  token = "glrt-aBcDeFgHiJkLmNoPqRsT"
+  executor = "docker"
+  [runners.docker]
+    image = "alpine"
+"#;
+
 #[tokio::test]
 async fn every_example_is_fit_for_use_once_its_placeholders_are_filled() {
     let examples = examples("");
@@ -150,6 +160,72 @@ async fn no_token_is_ever_printed() {
         assert!(!said.stdout.contains("glrt-aBcDeFgHiJkLmNoPqRsT"), "{}", said.stdout);
         assert!(!said.stderr.contains("glrt-aBcDeFgHiJkLmNoPqRsT"), "{}", said.stderr);
     }
+}
+
+#[tokio::test]
+async fn what_an_executor_would_refuse_is_found_before_it_starts_with_its_line() {
+    for (lines, key, message) in [
+        ("host = \"/var/run/docker.sock\"", "host", "is not an address of an engine"),
+        ("host = \"ssh://me@engine\"", "host", "docker-autoscaler"),
+        (
+            "host = \"tcp://10.0.0.1\"\ntls_verify = true\ntls_cert_path = \"none\"",
+            "tls_cert_path",
+            "cannot use `",
+        ),
+        ("isolation = \"hyperv\"", "isolation", "Windows containers"),
+        ("gpus = \"count=x\"", "gpus", "neither a number nor \"all\""),
+        ("volumes = [\"/a:b\"]", "volumes", "invalid volume specification: \"/a:b\""),
+        ("volumes = [\"/x\", \"/y:/x\"]", "volumes", "is already defined"),
+        ("security_opt = [\"seccomp=none.json\"]", "security_opt", "failed to read seccomp profile"),
+    ] {
+        let home = Home::with(&format!("{CONTAINERS}{lines}\n"));
+        let checked = home.drover(&["config", "check", "--json"]).await.code(2);
+        let json: Value = serde_json::from_str(&checked.stdout).unwrap();
+        let found = json["diagnostics"].as_array().unwrap().iter().find(|found| found["severity"] == "error");
+        let found = found.unwrap_or_else(|| panic!("{lines}: {}", checked.stdout));
+        assert_eq!(found["key"], format!("runners[0].docker.{key}"), "{found}");
+        assert_eq!(found["line"], 8 + lines.lines().count(), "{found}");
+        assert!(found["message"].as_str().unwrap().contains(message), "{found}");
+        assert!(found["hint"].is_string(), "{found}");
+        assert_eq!(json["runners"][0]["runnable"], false, "{json}");
+    }
+}
+
+#[tokio::test]
+async fn files_that_values_name_are_not_read_where_they_are_not_to_be_looked_at() {
+    let home = Home::with(&format!("{CONTAINERS}security_opt = [\"seccomp=none.json\"]\n"));
+    home.drover(&["config", "check", "--no-files"]).await.code(0);
+}
+
+#[tokio::test]
+async fn what_a_plugin_would_refuse_is_found_before_it_starts() {
+    let table =
+        "[runners.autoscaler.plugin_config]\n      name = \"a b\"\n\n    [[runners.autoscaler.policy]]";
+    let home = Home::with(&RUNNER.replace("[[runners.autoscaler.policy]]", table));
+    let checked = home.drover(&["config", "check"]).await.code(2);
+    assert!(
+        checked.stdout.contains("plugin_config.name: must consist of letters, digits"),
+        "{}",
+        checked.stdout
+    );
+}
+
+#[tokio::test]
+async fn a_file_whose_entries_all_take_no_jobs_is_not_praised() {
+    let home = Home::with(&RUNNER.replace("\"instance\"", "\"kubernetes\""));
+    let checked = home.drover(&["config", "check"]).await.code(0);
+    assert!(checked.stdout.contains("none of its entries takes jobs"), "{}", checked.stdout);
+}
+
+#[tokio::test]
+async fn windows_containers_are_refused_by_their_name() {
+    let home = Home::with(&CONTAINERS.replace("\"docker\"", "\"docker-windows\""));
+    let checked = home.drover(&["config", "check"]).await.code(2);
+    assert!(
+        checked.stdout.contains("runs Windows containers, which are not available"),
+        "{}",
+        checked.stdout
+    );
 }
 
 fn examples(below: &str) -> Vec<PathBuf> {

@@ -79,6 +79,37 @@ async fn an_authentication_token_is_verified_and_written_with_the_template() {
 }
 
 #[tokio::test]
+async fn an_entry_for_containers_has_an_image_and_a_cache() {
+    let gitlab = GitlabMock::start(Config::default()).await.unwrap();
+    gitlab.add_runner(TOKEN);
+    let home = Home::empty();
+    let url = gitlab.url().to_owned();
+    let register = async |more: &[&str]| {
+        let base = ["register", "--non-interactive", "--url", &url, "--token", TOKEN, "--executor", "docker"];
+        home.drover(&base.iter().chain(more).copied().collect::<Vec<_>>()).await
+    };
+    let without = register(&[]).await.code(2);
+    assert!(without.stderr.contains("pass --docker-image"), "{}", without.stderr);
+    let wrong = register(&["--docker-image", "alpine", "--docker-host", "/run/docker.sock"]).await.code(2);
+    assert!(wrong.stderr.contains("is not an address of an engine"), "{}", wrong.stderr);
+    assert!(!home.config().exists(), "nothing is written before all is right");
+
+    for (more, volumes) in [
+        (&["--docker-image", "alpine", "--docker-volumes", "/data"][..], &["/data", "/cache"][..]),
+        (&["--docker-image", "alpine", "--docker-volumes", "/srv/cache:/cache"], &["/srv/cache:/cache"]),
+        (&["--docker-image", "alpine", "--docker-disable-cache"], &[]),
+    ] {
+        register(more).await.code(0);
+        let file: toml::Table = home.text().parse().unwrap();
+        let docker = &file["runners"].as_array().unwrap().last().unwrap()["docker"];
+        assert_eq!(docker["image"].as_str(), Some("alpine"));
+        let found: Vec<&str> =
+            docker["volumes"].as_array().unwrap().iter().map(|volume| volume.as_str().unwrap()).collect();
+        assert_eq!(found, volumes);
+    }
+}
+
+#[tokio::test]
 async fn variables_work_like_flags_and_the_rest_of_the_file_stays() {
     let gitlab = GitlabMock::start(Config::default()).await.unwrap();
     gitlab.add_runner(TOKEN);

@@ -191,6 +191,12 @@ fn executor(runner: &Runner, at: &KeyPath, findings: &mut Findings) {
             .max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)))
             .filter(|known| strsim::jaro_winkler(name, known) > 0.8);
         let (message, hint) = match (ExecutorName::removed(name), nearest) {
+            _ if name == "docker-windows" => (
+                "executor `docker-windows` runs Windows containers, which are not available in this build"
+                    .to_owned(),
+                "leave these jobs to GitLab Runner on Windows, or use `docker` for Linux containers"
+                    .to_owned(),
+            ),
             (Some(other), _) => {
                 (format!("executor `{name}` was removed from GitLab Runner"), format!("use `{other}`"))
             }

@@ -122,11 +122,12 @@ impl HelperImage {
         match images.get_by(&published, PullPolicy::IfNotPresent).await {
             Ok(image) => Ok(Self::Configured(image.id().to_owned())),
             Err(error) => Err(PrepareError::System(format!(
-                "{} has no helper image: {name} is not there, no archive of it was found in {}, and the published image cannot be \
-                 had ({error}). Set `helper_image_archive` to an archive of the helper image, or `helper_image` to an image that \
-                 can be pulled",
+                "{} has no helper image: {name} is not there, no archive of it ({REPOSITORY}-{}.tar) was found beside the \
+                 program or in {}, and the published image cannot be had ({error}). Set `helper_image_archive` to an archive of \
+                 the helper image, or `helper_image` to an image that can be pulled",
                 engine.place(),
-                FOLDERS.join(", ")
+                facts.arch,
+                FOLDERS.join(" or ")
             ))),
         }
     }

@@ -42,6 +42,7 @@ use template::{Template, TemplateError};
 
 pub use autoscaled::DockerAutoscaler;
 pub use engine::EndpointError;
+pub use examine::{UnusableValue, unusable_values};
 pub(crate) use examine::{examine, examine_on};
 
 /// Runs jobs in containers of one engine.

@@ -57,9 +57,7 @@ impl Template {
         if let Some(isolation) = config.isolation.filter(|isolation| *isolation != Isolation::Default) {
             return Err(TemplateError::Isolation(isolation.as_str()));
         }
-        for volume in &config.volumes {
-            volumes::check(volume)?;
-        }
+        volumes::check_all(&config.volumes)?;
         let common = HostConfig {
             dns: values::list(&config.dns),
             dns_search: values::list(&config.dns_search),

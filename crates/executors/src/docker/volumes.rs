@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 
-use bollard::models::{Mount, MountType, MountVolumeOptions, MountVolumeOptionsDriverConfig};
+use bollard::models::{
+    Mount, MountType, MountVolumeOptions, MountVolumeOptionsDriverConfig, VolumeCreateRequest,
+};
 use config::Docker as DockerConfig;
 use job::{Context, GitStrategy};
 use md5::{Digest as _, Md5};
 
+use super::engine::{Engine, EngineError};
 use super::labels::Labels;
 
 /// Characters that no part of a specification may have.
@@ -102,6 +105,24 @@ impl Volumes {
         Ok(volumes)
     }
 
+    /// Creates the volumes before any container mounts them: Podman makes those that it meets at a container without their labels
+    /// and driver.
+    pub(crate) async fn create(&self, engine: &Engine) -> Result<(), EngineError> {
+        for mount in &self.mounts {
+            let options = mount.volume_options.clone().unwrap_or_default();
+            let driver = options.driver_config.unwrap_or_default();
+            let request = VolumeCreateRequest {
+                name: mount.source.clone(),
+                driver: driver.name,
+                driver_opts: driver.options,
+                labels: options.labels,
+                ..VolumeCreateRequest::default()
+            };
+            engine.api().create_volume(request).await?;
+        }
+        Ok(())
+    }
+
     fn temporary(&mut self, needs: &Needs<'_>, destination: &str) {
         let name = format!("{}-cache-{}{}", needs.unique, hash(destination), suffix(needs.context));
         self.mount(needs, &name, destination, false);
@@ -168,6 +189,19 @@ pub(crate) fn builds_are_kept(config: &DockerConfig, builds: &str) -> bool {
 pub(crate) fn check(entry: &str) -> Result<(), VolumeError> {
     let spec = Spec::parse(entry)?;
     if clean(spec.destination) == "/" { Err(VolumeError::Root(entry.to_owned())) } else { Ok(()) }
+}
+
+/// The same for all of them, and that none mounts where another does, as far as that shows before there is a job.
+pub(crate) fn check_all(entries: &[String]) -> Result<(), VolumeError> {
+    let mut taken = std::collections::BTreeSet::new();
+    for entry in entries {
+        check(entry)?;
+        let destination = clean(Spec::parse(entry)?.destination);
+        if !destination.contains('$') && !taken.insert(destination.clone()) {
+            return Err(VolumeError::Twice(destination));
+        }
+    }
+    Ok(())
 }
 
 // === impl Spec ===
@@ -265,6 +299,14 @@ mod tests {
     #[test_case("/a:b"; "a relative destination")]
     fn other_specifications_are_refused(entry: &str) {
         assert_eq!(Spec::parse(entry), Err(VolumeError::Invalid(entry.to_owned())));
+    }
+
+    #[test_case(&["/a:/x", "b:/x/", "/y"], Err(VolumeError::Twice("/x".to_owned())); "one place twice")]
+    #[test_case(&["/y", "/a:/"], Err(VolumeError::Root("/a:/".to_owned())); "the root")]
+    #[test_case(&["/a/$REF", "/a/$REF", "/a:/b:ro", "/a:/c"], Ok(()); "what may differ by job")]
+    fn the_volumes_of_an_entry_are_checked_together(volumes: &[&str], expected: Result<(), VolumeError>) {
+        let volumes: Vec<String> = volumes.iter().map(|&volume| volume.to_owned()).collect();
+        assert_eq!(check_all(&volumes), expected);
     }
 
     #[test_case(&["/srv:/builds"], true, true; "the folder itself")]

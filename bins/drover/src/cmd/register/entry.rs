@@ -247,6 +247,33 @@ pub(super) fn ask_executor(entry: &mut Table, prompt: &mut Prompt) -> Result<(),
     }
 }
 
+/// Makes sure that an entry for containers has a default image, and gives it the cache volume that GitLab Runner gives it.
+pub(super) fn ask_image(entry: &mut Table, prompt: &mut Prompt) -> Result<(), Failure> {
+    if !text(entry, "executor").and_then(ExecutorName::from_name).is_some_and(ExecutorName::uses_docker) {
+        return Ok(());
+    }
+    let docker = entry.entry("docker").or_insert_with(|| Value::Table(Table::new()));
+    let Some(docker) = docker.as_table_mut() else {
+        return Err(Failure::misuse("`docker` of the template is not a section"));
+    };
+    if text(docker, "image").is_none() {
+        let image =
+            prompt.text("Default image of jobs, for example alpine:latest", "")?.ok_or_else(|| {
+                Failure::misuse("no default image").hint("pass --docker-image, for example alpine:latest")
+            })?;
+        docker.insert("image".to_owned(), image.into());
+    }
+    let uncached = docker.get("disable_cache").and_then(Value::as_bool).unwrap_or(false);
+    let volumes = docker.entry("volumes").or_insert_with(|| Value::Array(Vec::new()));
+    if let Some(volumes) = volumes.as_array_mut()
+        && !uncached
+        && !volumes.iter().filter_map(Value::as_str).any(|volume| volume.rsplit(':').next() == Some("/cache"))
+    {
+        volumes.push("/cache".into());
+    }
+    Ok(())
+}
+
 /// The entry with what makes it this runner's. Times are in UTC, in seconds, as in GitLab Runner's files.
 pub(super) fn with_token(
     entry: &Table,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use config::{Diagnostic, Invalid, LoadError, Loaded, LogLevel};
+use manager::BuiltIn;
 use metrics::Metrics;
 
 use crate::failure::Failure;
@@ -96,7 +97,9 @@ impl Watched {
 
     fn load(&self) -> Result<Loaded, LoadError> {
         let mut loaded = config::load(&self.path)?;
-        loaded.check_files(&identity::directory(&self.path));
+        let base = identity::directory(&self.path);
+        loaded.check_files(&base);
+        manager::verify(&mut loaded, &BuiltIn, Some(&base));
         Ok(self.adjusted(loaded))
     }
 

@@ -69,6 +69,18 @@ pub enum EndpointError {
 /// Dials from this machine.
 struct Direct(Endpoint);
 
+// === impl EndpointError ===
+
+impl EndpointError {
+    /// The key that is wrong.
+    pub(crate) fn key(&self) -> &'static str {
+        match self {
+            Self::Address(_) | Self::NamedPipe(_) | Self::Ssh(_) => "host",
+            Self::Tls { .. } => "tls_cert_path",
+        }
+    }
+}
+
 // === impl Address ===
 
 impl Address {
@@ -138,6 +150,15 @@ impl Endpoint {
             (Address::Tcp { .. } | Address::Unix(_), _) => None,
         };
         Ok(Self { address, tls })
+    }
+
+    /// Checks the engine that the entry itself names, if it does. Without a folder for relative paths, no file is read.
+    pub(crate) fn named(config: &DockerConfig, base: Option<&Path>) -> Result<(), EndpointError> {
+        let Some(host) = config.host.as_deref().filter(|host| !host.is_empty()) else { return Ok(()) };
+        match base {
+            Some(base) => Self::of(config, base, |_| None).map(drop),
+            None => Address::parse(host, false).map(drop),
+        }
     }
 
     /// Dials from this machine.

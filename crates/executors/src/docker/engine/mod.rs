@@ -21,6 +21,9 @@ const NEWEST_API: Version = Version(1, 53);
 /// The oldest: that of engine 19.03.
 const OLDEST_API: Version = Version(1, 40);
 
+/// Podman's name for itself among its components.
+const PODMAN: &str = "Podman Engine";
+
 /// Containers that an engine makes, starts or removes at a time. More would only wait inside of it, each with a connection and
 /// its buffers on both sides.
 const AT_ONCE: usize = 16;
@@ -38,6 +41,8 @@ pub(crate) struct EngineFacts {
     pub(crate) os: String,
     /// `amd64`, `arm64`, in Go's words.
     pub(crate) arch: String,
+    /// It is Podman, which speaks the same interface and leaves some of it out.
+    pub(crate) podman: bool,
 }
 
 /// An engine, reached over kept connections. All jobs of one engine share one.
@@ -138,12 +143,14 @@ impl Engine {
                 self.place
             )));
         }
+        let podman = version.components.iter().flatten().any(|component| component.name == PODMAN);
         // Set once: this is the only writer.
         let _ = self.version.set(api.to_string());
         Ok(EngineFacts {
             api,
             os: version.os.unwrap_or_default().to_ascii_lowercase(),
             arch: version.arch.unwrap_or_default(),
+            podman,
         })
     }
 }

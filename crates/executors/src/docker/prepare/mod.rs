@@ -171,6 +171,9 @@ impl Preparation<'_> {
         let volumes =
             Volumes::plan(&needs).map_err(|error| PrepareError::Configuration(error.to_string()))?;
         self.belongings.volumes(&volumes.temporary);
+        if engine.facts().await.is_ok_and(|facts| facts.podman) {
+            volumes.create(engine).await.map_err(|error| failed(engine, error))?;
+        }
 
         let around = Surroundings {
             engine,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use connect_info::DaemonAddress;
 use taskscaler_core::{Period, ScaleFactor};
 
 use super::Findings;
@@ -361,6 +362,22 @@ fn isolation(runner: &Runner, settings: &Autoscaler, at: &KeyPath, findings: &mu
                 &at.key("nesting_host"),
                 "`vm_isolation` needs a `nesting_host`",
                 hint,
+            );
+        }
+        if let Some(host) = isolation.nesting_host.as_deref().filter(|_| isolation.enabled)
+            && let Err(error) = host.parse::<DaemonAddress>()
+        {
+            let hint = "write the address as the instance sees it; a path may contain spaces";
+            findings.error("nesting-host", &at.key("nesting_host"), error.to_string(), hint);
+        }
+        let login = isolation.connector_config.clone().unwrap_or_default();
+        let nobody = login.username.as_deref().unwrap_or_default().is_empty();
+        if isolation.enabled && (nobody || (login.password.is_none() && login.key_path.is_none())) {
+            findings.error(
+                "nested-login",
+                &at.key("connector_config"),
+                "there is no login for the virtual machines",
+                "set `username`, and `password` or `key_path`, as the image of the virtual machines has them",
             );
         }
         if isolation.enabled && settings.capacity_per_instance() > 2 {

@@ -64,6 +64,10 @@ section! {
         /// How long a mark is valid; it is renewed three times as often. When a manager is gone, another one takes its group over
         /// after this time. Not a key of GitLab Runner.
         group_lease_ttl: Option<Duration>, default "15m";
+        /// Where the end of an instance is announced early enough, the script of a job with something to save (`after_script`, artifacts or
+        /// caches also of failed jobs) is stopped this much sooner, so that it can be saved. `"0s"`: it runs for as long as it can, and
+        /// nothing is saved. Not a key of GitLab Runner.
+        save_before_end: Option<Duration>, default "40s";
         /// A nested virtual machine per job, on macOS hosts.
         vm_isolation: Option<VmIsolation>, since "15.8";
         /// Buckets of the four histograms below where they have none of their own.
@@ -160,13 +164,14 @@ section! {
     pub struct VmIsolation = "[runners.autoscaler.vm_isolation]" {
         /// Run each job in a nested virtual machine.
         enabled: bool, default "false";
-        /// Address of the nesting daemon on the instance.
+        /// Address of the nesting daemon as the instance sees it: `unix:///path/to/socket` or `tcp://host:port`. It is reached
+        /// through the SSH connection to the instance.
         nesting_host: Option<String>;
-        /// Settings of the daemon.
+        /// Settings that a daemon gets which has none yet.
         nesting_config: Option<RawTable>;
-        /// Image of the virtual machine; the job's `image` replaces it for `instance`.
+        /// Image of the virtual machine; the job's `image` replaces it for `instance`. Variables of the job are replaced.
         image: Option<String>;
-        /// How the virtual machine is reached.
+        /// How the virtual machine is reached from the instance. A login is needed: `username`, and `password` or `key_path`.
         connector_config: Option<Connector>;
     }
 }
@@ -315,6 +320,12 @@ impl Autoscaler {
         self.group_lease.unwrap_or(true).then_some(valid)
     }
 
+    /// How much sooner than 20 seconds before the announced end of its instance a script is stopped, for what saves its results.
+    #[must_use]
+    pub fn save_before_end(&self) -> Duration {
+        self.save_before_end.unwrap_or(Duration::from_secs(40))
+    }
+
     /// Whether GitLab is asked for no more jobs than instances can be had for.
     #[must_use]
     pub fn reservation_throttling(&self) -> bool {
@@ -368,6 +379,7 @@ impl Autoscaler {
             reservation_throttling: self.reservation_throttling(),
             failure_threshold: self.failure_threshold(),
             deletion_retry_interval: self.deletion_retry_interval(),
+            vm_isolation: self.is_isolated(),
             keep_instance_with_acquisitions: self
                 .state_storage
                 .as_ref()

@@ -21,8 +21,10 @@ pub async fn diagnose(runner: &Runner, base: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     let autoscaled = runner.executor().is_some_and(ExecutorName::is_autoscaled);
     if let Some(autoscaler) = runner.autoscaler.as_ref().filter(|_| autoscaled) {
-        if let Some(path) = autoscaler.connector_config.as_ref().and_then(|c| c.key_path.as_deref()) {
-            findings.push(key_file(&base.join(path)));
+        let nested = autoscaler.vm_isolation.as_ref().filter(|isolation| isolation.enabled);
+        let nested = nested.and_then(|isolation| isolation.connector_config.as_ref());
+        for connector in [autoscaler.connector_config.as_ref(), nested].into_iter().flatten() {
+            findings.extend(connector.key_path.as_deref().map(|path| key_file(&base.join(path))));
         }
         if autoscaler.keeps_state() {
             findings.push(state_folder(&base.join(autoscaler.state_dir())));

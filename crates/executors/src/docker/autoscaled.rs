@@ -78,7 +78,8 @@ impl DockerAutoscaler {
 
     /// The engine of an instance.
     fn engine(&self, ground: &InstanceEnvironment, settings: &Settings) -> Result<Arc<Engine>, PrepareError> {
-        let instance = ground.instance();
+        // That of the job's own machine, where it has one.
+        let instance = ground.client().instance();
         let mut engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
         // Where the connection broke, its last jobs hold an engine that nobody reaches any more.
         engines.retain(|_, (engine, client)| engine.strong_count() > 0 && !client.is_closed());

@@ -40,10 +40,12 @@ use engine::{Endpoint, Engine, EngineError, Way};
 use prepare::Settings;
 use template::{Template, TemplateError};
 
+pub(crate) use allow::allows;
 pub use autoscaled::DockerAutoscaler;
 pub use engine::EndpointError;
 pub use examine::{UnusableValue, unusable_values};
 pub(crate) use examine::{examine, examine_on};
+pub(crate) use prepare::disallowed;
 
 /// Runs jobs in containers of one engine.
 pub struct DockerExecutor {

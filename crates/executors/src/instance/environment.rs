@@ -14,6 +14,7 @@ use super::cgroups::SlotCgroups;
 use super::machine::{Machine, Sent};
 use super::machines::Machines;
 use super::terminal::InstanceTerminals;
+use super::vm::Vm;
 use crate::Foreseen;
 use crate::environment::{Environment, EnvironmentError, StageEvent, StageHandle, StageOutput, Stop};
 
@@ -31,8 +32,10 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// One slot, until it is closed.
 pub(crate) struct InstanceEnvironment {
     place: String,
-    acquisition: Acquisition,
+    acquisition: Arc<Acquisition>,
     machine: Arc<Machine>,
+    /// That machine is one of the job's own, inside of the instance.
+    vm: Option<Vm>,
     machines: Arc<Machines>,
     helper: Option<Helper>,
     cgroups: Option<SlotCgroups>,
@@ -64,19 +67,19 @@ enum ShellProcess {
 
 impl InstanceEnvironment {
     pub(crate) fn new(
-        acquisition: Acquisition,
+        acquisition: Arc<Acquisition>,
         machine: Arc<Machine>,
+        vm: Option<Vm>,
         machines: Arc<Machines>,
         helper: Option<Helper>,
         cgroups: Option<SlotCgroups>,
     ) -> Self {
-        let place = format!("instance {}", acquisition.instance());
-        Self { place, acquisition, machine, machines, helper, cgroups, started: Mutex::new(None) }
-    }
-
-    /// Name of the instance.
-    pub(crate) fn instance(&self) -> &str {
-        self.acquisition.instance().as_str()
+        let instance = acquisition.instance();
+        let place = match &vm {
+            Some(vm) => format!("virtual machine {} on instance {instance}", vm.id()),
+            None => format!("instance {instance}"),
+        };
+        Self { place, acquisition, machine, vm, machines, helper, cgroups, started: Mutex::new(None) }
     }
 
     /// Control groups of the slot.
@@ -84,7 +87,7 @@ impl InstanceEnvironment {
         self.cgroups.as_ref()
     }
 
-    /// The connection to the instance.
+    /// The connection to where the job runs: the instance, or the job's own machine inside of it.
     pub(crate) fn client(&self) -> &connector::Client {
         self.machine.client()
     }
@@ -92,11 +95,20 @@ impl InstanceEnvironment {
     /// No other job is to meet the instance.
     pub(crate) fn give_up(&self) {
         // One whose end is announced takes no other job already, and the jobs that are left there keep its connection.
-        if self.acquisition.doom().borrow().is_some() && !self.client().is_closed() {
+        if self.acquisition.doom().borrow().is_some() && !self.host().is_closed() {
+            return;
+        }
+        // A machine of the job's own is nobody else's.
+        if self.vm.is_some() && !self.host().is_closed() {
             return;
         }
         self.machines.drop_connection(self.acquisition.instance().as_str());
         self.acquisition.report_unhealthy("a job lost its connection to the instance");
+    }
+
+    /// The connection to the instance itself.
+    fn host(&self) -> &connector::Client {
+        self.vm.as_ref().map_or_else(|| self.machine.client(), Vm::host)
     }
 }
 
@@ -157,7 +169,13 @@ impl Environment for InstanceEnvironment {
                 match tokio::time::timeout(CAUSE_PATIENCE, self.acquisition.lost()).await {
                     Ok(cause) => cause.to_string(),
                     Err(_) => {
-                        let broke = || format!("the connection to {} broke: {error}", self.place);
+                        let instance = self.acquisition.instance();
+                        let broke = || match &self.vm {
+                            Some(vm) if vm.host().is_closed() => {
+                                format!("the connection to instance {instance} broke, and with it that to {}", self.place)
+                            }
+                            Some(_) | None => format!("the connection to {} broke: {error}", self.place),
+                        };
                         Foreseen::of(&self.acquisition).lost().unwrap_or_else(broke)
                     }
                 }
@@ -176,6 +194,10 @@ impl Environment for InstanceEnvironment {
     async fn close(self: Box<Self>, healthy: bool) {
         if !healthy || self.machine.client().is_closed() {
             self.give_up();
+        }
+        let Self { vm, .. } = *self;
+        if let Some(vm) = vm {
+            vm.close().await;
         }
     }
 }

@@ -13,6 +13,7 @@ use fleeting::{
 use job::{Interpreter, Shell};
 
 use super::helper::Helpers;
+use super::isolation::Isolation;
 use super::settings;
 use crate::docker;
 
@@ -20,6 +21,7 @@ const LOGIN: &str = "instance/connect";
 const TOOLS: &str = "instance/tools";
 const HELPER: &str = "instance/helper";
 const ENGINE: &str = "instance/engine";
+const NESTING: &str = "instance/nesting";
 
 /// An instance that does not let in by then, although it runs, is taken for unreachable.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,7 +39,12 @@ pub async fn look_at_instances(
     connect: bool,
 ) -> Vec<Finding> {
     let contained = runner.executor() == Some(ExecutorName::DockerAutoscaler);
-    let what = if contained { "the Docker engine there" } else { "shell, git and helper there" };
+    let isolated = runner.autoscaler.as_ref().is_some_and(config::Autoscaler::is_isolated);
+    let what = match (isolated, contained) {
+        (true, _) => "the nesting daemon there",
+        (false, true) => "the Docker engine there",
+        (false, false) => "shell, git and helper there",
+    };
     if !connect {
         return vec![
             Finding::new(
@@ -52,6 +59,7 @@ pub async fn look_at_instances(
         Ok(Ok(Some((client, os)))) => {
             let mut found = vec![Finding::good(LOGIN, format!("logged in to {}", client.instance()))];
             found.extend(match (contained, os) {
+                _ if isolated => nesting(runner, base, &client).await,
                 (true, _) => vec![engine(runner, base, &client).await],
                 (false, Some(Os::Windows)) => {
                     vec![Finding::new(
@@ -128,6 +136,42 @@ fn unreachable(why: String) -> Finding {
         "let the manager in at the instances' port (22 for SSH) in their security group or firewall; see that their image has \
          an SSH server, and that connector_config has the login of the image",
     )
+}
+
+/// Whether the daemon answers. It is left as it is, and no machine is made.
+async fn nesting(runner: &Runner, base: &Path, client: &Client) -> Vec<Finding> {
+    let bad = |why: String| {
+        vec![Finding::new(Severity::Error, NESTING, why)
+            .leads_to("instances get no job, and are replaced without end")
+            .repair(
+                "have the image of the instances start the nesting daemon, and let its socket be used by the login of connector_config",
+            )]
+    };
+    let isolation =
+        runner.autoscaler.as_ref().map(|autoscaler| Isolation::of(runner, autoscaler, base, None));
+    let isolation = match isolation {
+        Some(Ok(Some(isolation))) => isolation,
+        Some(Err(error)) => return bad(error.to_string()),
+        Some(Ok(None)) | None => return Vec::new(),
+    };
+    let (at, on) = (isolation.address(), client.instance());
+    let asked = match isolation.daemon(client, Duration::ZERO).await {
+        Ok(daemon) => daemon.look().await,
+        Err(why) => return bad(why),
+    };
+    let what = match asked {
+        Ok(machines) => format!("has {} virtual machines", machines.len()),
+        Err(nesting::Error::NotInitialized) => "is not initialized yet, which the manager does".to_owned(),
+        Err(error) => return bad(format!("the nesting daemon at {at} on {on}: {}", with_causes(&error))),
+    };
+    vec![
+        Finding::good(NESTING, format!("the nesting daemon at {at} on {on} answers: it {what}")),
+        Finding::new(
+            Severity::Notice,
+            TOOLS,
+            "not examined: the image of the virtual machines (login, shell, git, helper), of which none is made for this",
+        ),
+    ]
 }
 
 async fn engine(runner: &Runner, base: &Path, client: &Client) -> Finding {

@@ -32,6 +32,15 @@ pub(crate) trait Need: Send + Sync + 'static {
     /// What is missing and what to do, for people.
     async fn look(&self, client: &Client) -> Result<(), String>;
 
+    /// Puts an instance in order on which no job runs yet.
+    ///
+    /// # Errors
+    /// Why that cannot be done, for people.
+    async fn settle(&self, client: &Client) -> Result<(), String> {
+        let _ = client;
+        Ok(())
+    }
+
     /// An instance is gone.
     fn forget(&self, instance: &str);
 }
@@ -63,16 +72,19 @@ impl Machines {
 
     /// Waits until the instance has what it needs.
     pub(crate) async fn provided(&self, client: &Client, patience: Duration) -> Result<(), String> {
-        let Some(need) = &self.need else { return Ok(()) };
-        let end = Instant::now() + patience;
-        loop {
-            let Err(why) = need.look(client).await else { return Ok(()) };
-            if Instant::now() >= end || client.is_closed() {
-                return Err(why);
-            }
-            tracing::debug!(instance = client.instance(), %why, "the instance is not ready yet");
-            tokio::time::sleep(LOOK_AGAIN).await;
+        match &self.need {
+            Some(need) => provided(&**need, client, patience).await,
+            None => Ok(()),
         }
+    }
+
+    /// What is reached through an instance, to run scripts on. It is not kept here: it goes with the job. `warm` has shells wait.
+    pub(crate) fn inside(&self, client: Client, warm: bool) -> Arc<Machine> {
+        let machine = Machine::new(client, self.shell);
+        if warm {
+            machine.warm_up();
+        }
+        machine
     }
 
     /// Has shells wait for scripts, where scripts run on the instance itself.
@@ -135,7 +147,14 @@ impl ReadyUp for Machines {
             })?;
         }
         let left = end.saturating_duration_since(Instant::now());
-        self.provided(machine.client(), left).await.inspect_err(|_| self.drop_connection(&info.instance))?;
+        let settled = async {
+            self.provided(machine.client(), left).await?;
+            match &self.need {
+                Some(need) => need.settle(machine.client()).await,
+                None => Ok(()),
+            }
+        };
+        settled.await.inspect_err(|_| self.drop_connection(&info.instance))?;
         self.warm_up(&machine);
         Ok(())
     }
@@ -180,6 +199,19 @@ impl Reach for Through {
             Err(error @ ConnectionError::TunnelRefused { .. }) => Err(ReachError::Refused(error.to_string())),
             Err(error) => Err(ReachError::Lost(error.to_string())),
         }
+    }
+}
+
+/// Waits until what an instance needs is there.
+pub(crate) async fn provided(need: &dyn Need, client: &Client, patience: Duration) -> Result<(), String> {
+    let end = Instant::now() + patience;
+    loop {
+        let Err(why) = need.look(client).await else { return Ok(()) };
+        if Instant::now() >= end || client.is_closed() {
+            return Err(why);
+        }
+        tracing::debug!(instance = client.instance(), %why, "the instance is not ready yet");
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 

@@ -4,10 +4,12 @@ mod cgroups;
 mod environment;
 mod examine;
 mod helper;
+mod isolation;
 mod machine;
 mod machines;
 mod settings;
 mod terminal;
+mod vm;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -32,8 +34,10 @@ use crate::executor::{Executor, NoRoom, PrepareError, PrepareRequest, Reservatio
 pub(crate) use cgroups::SlotCgroups;
 pub(crate) use environment::InstanceEnvironment;
 use helper::{HelperError, Helpers};
+use isolation::Isolation;
 use machine::Machine;
 use machines::{Machines, with_causes};
+use vm::{NoVm, Order, Vm};
 
 pub(crate) use machines::{Need, run as run_command};
 
@@ -65,6 +69,8 @@ pub struct InstanceExecutor {
     scaler: Taskscaler,
     machines: Arc<Machines>,
     helpers: Helpers,
+    /// Jobs run in machines of their own inside of the instances.
+    isolation: Option<Arc<Isolation>>,
     acquire_timeout: Duration,
     use_external_addr: bool,
     log_internal_ip: bool,
@@ -105,6 +111,25 @@ pub enum InstanceStartError {
     Shell(String),
 }
 
+/// What a job needs besides a slot.
+struct Wanted<'a> {
+    /// Image of the job's own machine, where it gets one.
+    image: Option<&'a str>,
+    /// The job's helper must be there.
+    program: bool,
+    /// How long the machine may take to be made.
+    patience: Duration,
+}
+
+/// What was opened for a job on an instance.
+struct Opened {
+    /// Where its scripts run.
+    machine: Arc<Machine>,
+    /// That is this machine, inside of the instance.
+    vm: Option<Vm>,
+    helper: Option<Helper>,
+}
+
 #[derive(Debug)]
 struct Seat(taskscaler::Reservation);
 
@@ -132,7 +157,12 @@ impl InstanceExecutor {
         need: Option<Arc<dyn Need>>,
     ) -> Result<Self, InstanceStartError> {
         let autoscaler = runner.autoscaler.as_ref().ok_or(SettingsError::NoAutoscaler)?;
-        settings::unsupported(autoscaler)?;
+        let isolation = Isolation::of(runner, autoscaler, &parts.base, need.clone())?;
+        // What jobs need is needed where they run.
+        let need = match &isolation {
+            Some(isolation) => Some(Arc::clone(isolation) as Arc<dyn Need>),
+            None => need,
+        };
         let shell: Shell = runner
             .shell()
             .as_str()
@@ -168,6 +198,7 @@ impl InstanceExecutor {
             scaler,
             machines,
             helpers: Helpers::new(runner, &parts.base),
+            isolation,
             acquire_timeout: autoscaler.instance_acquire_timeout(),
             use_external_addr,
             log_internal_ip: autoscaler.log_internal_ip,
@@ -309,54 +340,102 @@ impl InstanceExecutor {
             return Err(PrepareError::System("the reservation is of another executor".to_owned()));
         };
         let mut reservation = seat.0;
+        let entry = Arc::clone(&self.entry.read().unwrap_or_else(PoisonError::into_inner));
+        let image = match &self.isolation {
+            Some(isolation) => Some(isolation.image(&entry, request.context, log)?),
+            None => None,
+        };
+        let wanted = Wanted { image: image.as_deref(), program, patience: request.timeout };
         log.line(LineKind::Plain, "Preparing instance...");
         let mut tried = 1;
         loop {
             // The bound as it is set is what people recognise.
             let left = if tried == 1 { bound } else { end.saturating_duration_since(Instant::now()) };
-            let acquisition = self.acquire(reservation, left, log).await?;
+            let acquisition = Arc::new(self.acquire(reservation, left, log).await?);
             self.say_dialing(&acquisition, log).await;
-            let opened = async {
-                let machine = self.connect(&acquisition, log).await?;
-                self.machines.provided(machine.client(), NEED_PATIENCE).await?;
-                log.line(LineKind::Plain, format_args!("Instance {} connected", acquisition.instance()));
-                let helper = match program {
-                    true => self.helper(&machine, log).await?,
-                    false => None,
-                };
-                Ok::<_, String>((machine, helper))
-            };
-            let foreseen = Foreseen::of(&acquisition);
-            let opened = async {
-                tokio::select! {
-                    biased;
-                    why = foreseen.leaving() => Err(why),
-                    opened = opened => opened,
-                }
-            };
-            match opened.await {
-                Ok((machine, helper)) => {
+            let why = match self.open(&acquisition, &wanted, log).await {
+                Ok(Opened { machine, vm, helper }) => {
                     let machines = Arc::clone(&self.machines);
-                    let entry = Arc::clone(&self.entry.read().unwrap_or_else(PoisonError::into_inner));
                     let cgroups = SlotCgroups::of(&entry, acquisition.slot());
-                    return Ok(InstanceEnvironment::new(acquisition, machine, machines, helper, cgroups));
+                    return Ok(InstanceEnvironment::new(acquisition, machine, vm, machines, helper, cgroups));
                 }
-                Err(why) if tried >= INSTANCES_TRIED || Instant::now() >= end => {
-                    acquisition.report_unhealthy(&why);
-                    return Err(PrepareError::System(why));
-                }
-                Err(why) => {
-                    tried += 1;
-                    tracing::warn!(job = request.job, instance = %acquisition.instance(), %why, "the instance cannot be used; another one is taken");
-                    log.line(
-                        LineKind::Warning,
-                        format_args!(
-                            "Preparation failed: {why}. Instance {} is given up; another one is taken.",
-                            acquisition.instance()
-                        ),
-                    );
-                    reservation = acquisition.exchange(&why);
-                }
+                Err(NoVm::Machine(why)) => return Err(PrepareError::System(why)),
+                Err(NoVm::Instance(why)) => why,
+            };
+            if tried >= INSTANCES_TRIED || Instant::now() >= end {
+                acquisition.report_unhealthy(&why);
+                return Err(PrepareError::System(why));
+            }
+            tried += 1;
+            tracing::warn!(job = request.job, instance = %acquisition.instance(), %why, "the instance cannot be used; another one is taken");
+            log.line(
+                LineKind::Warning,
+                format_args!(
+                    "Preparation failed: {why}. Instance {} is given up; another one is taken.",
+                    acquisition.instance()
+                ),
+            );
+            // A machine that was made there has ended, and nobody else holds the slot.
+            let Some(acquisition) = Arc::into_inner(acquisition) else {
+                return Err(PrepareError::System(why));
+            };
+            reservation = acquisition.exchange(&why);
+        }
+    }
+
+    /// What a job needs on the instance of its slot.
+    async fn open(
+        &self,
+        acquisition: &Arc<Acquisition>,
+        wanted: &Wanted<'_>,
+        log: &JobLog,
+    ) -> Result<Opened, NoVm> {
+        let foreseen = Foreseen::of(acquisition);
+        let connected = async {
+            let machine = self.connect(acquisition, log).await?;
+            self.machines.provided(machine.client(), NEED_PATIENCE).await?;
+            log.line(LineKind::Plain, format_args!("Instance {} connected", acquisition.instance()));
+            Ok(machine)
+        };
+        let host = tokio::select! {
+            biased;
+            why = foreseen.leaving() => Err(why),
+            connected = connected => connected,
+        };
+        let host = host.map_err(NoVm::Instance)?;
+        let (machine, vm) = match (&self.isolation, wanted.image) {
+            (Some(isolation), Some(image)) => {
+                let (host, machines, patience) = (host.client(), &self.machines, wanted.patience);
+                let order = Order { isolation, machines, host, acquisition, image, patience, log };
+                let over = async {
+                    tokio::select! {
+                        cause = acquisition.lost() => cause.to_string(),
+                        why = foreseen.leaving() => why,
+                    }
+                };
+                let (vm, machine) = order.fill(over).await?;
+                (machine, Some(vm))
+            }
+            (Some(_) | None, _) => (host, None),
+        };
+        let helper = async {
+            match wanted.program {
+                true => self.helper(&machine, log).await,
+                false => Ok(None),
+            }
+        };
+        let helper = tokio::select! {
+            biased;
+            why = foreseen.leaving() => Err(why),
+            helper = helper => helper,
+        };
+        match (helper, vm) {
+            (Ok(helper), vm) => Ok(Opened { machine, vm, helper }),
+            (Err(why), None) => Err(NoVm::Instance(why)),
+            (Err(why), Some(vm)) => {
+                let alone = !vm.host().is_closed() && machine.client().is_closed();
+                vm.close().await;
+                Err(if alone { NoVm::Machine(why) } else { NoVm::Instance(why) })
             }
         }
     }
@@ -418,6 +497,11 @@ impl Executor for InstanceExecutor {
     }
 
     async fn shutdown(&self) -> Vec<String> {
+        if let Some(isolation) = &self.isolation {
+            // The machines of the last jobs go first: later, nobody could reach them. Each has its own bound.
+            isolation.endings.close();
+            isolation.endings.wait().await;
+        }
         let leftover = self.scaler.shutdown(self.delete_at_shutdown).await;
         leftover.instances.iter().map(|id| format!("instance {id} was not deleted")).collect()
     }

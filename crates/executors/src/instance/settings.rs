@@ -29,27 +29,15 @@ pub enum SettingsError {
         /// Why not, and what to do.
         why: String,
     },
-    /// A setting that this build does not have.
-    #[error("{0}")]
-    Unsupported(String),
+    /// Nested virtual machines cannot be made or reached as the entry says.
+    #[error("[runners.autoscaler.vm_isolation]: {0}")]
+    Isolation(String),
 }
 
 /// The core's settings.
 pub(crate) fn core(autoscaler: &Autoscaler, local: Zone) -> Result<Config, SettingsError> {
     let config = autoscaler.scaler(local).map_err(|error| SettingsError::Policy(error.to_string()))?;
     Ok(Config { restores_state: autoscaler.keeps_state(), ..config })
-}
-
-/// What this build cannot do for an entry, said before it takes a job.
-pub(crate) fn unsupported(autoscaler: &Autoscaler) -> Result<(), SettingsError> {
-    if autoscaler.is_isolated() {
-        return Err(SettingsError::Unsupported(
-            "vm_isolation is not available in this build: remove [runners.autoscaler.vm_isolation] or set \
-             `enabled = false`"
-                .to_owned(),
-        ));
-    }
-    Ok(())
 }
 
 /// How the entry's group is marked; none if it is not to be.

@@ -14,5 +14,12 @@ if ! python3 -m venv "$folder"; then
     echo "the tests need Python 3 with venv (Debian: apt-get install python3 python3-venv)" >&2
     exit 1
 fi
-"$folder/bin/pip" install --quiet --disable-pip-version-check 'moto[server]==5.2.5'
+install() {
+    "$folder/bin/pip" install --quiet --disable-pip-version-check --retries 10 --timeout 60 'moto[server]==5.2.5' "$@"
+}
+# Another version of Python than that of Debian 12 may have no package of some of these versions.
+install --constraint "$(dirname "$0")/python.txt" || {
+    echo "again, with the newest versions of what moto needs" >&2
+    install
+}
 touch "$made"

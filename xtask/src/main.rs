@@ -2,6 +2,7 @@
 
 mod helper;
 mod needs;
+mod patience;
 mod purity;
 mod steps;
 
@@ -14,7 +15,7 @@ Usage: cargo xtask <TASK>
 
 Tasks:
   ci       everything below, in this order; what continuous integration runs
-  needs    install the programs that tests use (Debian, as root; elsewhere: say what is missing)
+  needs    install the programs that tests use (Debian, as root; elsewhere: say what is missing), and fetch dependencies
   fmt      formatting
   lint     clippy over every target, warnings are errors
   purity   the pure crates name no runtime, clock, network or randomness

@@ -4,10 +4,11 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::steps::{program, say};
+use crate::patience::patiently;
+use crate::steps::{fetch, program, say};
 
 /// Program and the Debian package that has it.
-const NEEDS: [(&str, &str); 25] = [
+const NEEDS: [(&str, &str); 28] = [
     ("/usr/sbin/sshd", "openssh-server"),
     ("ssh-keygen", "openssh-client"),
     ("git", "git"),
@@ -27,23 +28,34 @@ const NEEDS: [(&str, &str); 25] = [
     ("prometheus", "prometheus"),
     ("promtool", "prometheus"),
     ("setpriv", "util-linux"),
+    ("unshare", "util-linux"),
+    ("mount", "mount"),
     ("dockerd", "docker.io"),
     ("docker", "docker.io"),
+    ("podman", "podman"),
     ("docker-registry", "docker-registry"),
     ("htpasswd", "apache2-utils"),
     ("ip", "iproute2"),
     ("iptables", "iptables"),
 ];
 
-/// Installs what is missing, where that is possible, and makes the Python environment of the tests.
+/// Before the command of `apt-get`: waits for another one to end (a machine that was just made updates itself), tries downloads
+/// again, and fails when a list of packages was not fetched, which is otherwise a warning.
+const APT: [&str; 7] =
+    ["-qq", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=5", "-o", "APT::Update::Error-Mode=any"];
+
+/// Installs what is missing, where that is possible, makes the Python environment of the tests, and fetches dependencies.
 pub(crate) fn install() -> Result<()> {
     packages()?;
+    fetch()?;
     // target/<profile>/xtask
     let xtask = std::env::current_exe().context("the path of this program is not known")?;
     let target = xtask.ancestors().nth(2).context("this program is not in a target folder")?;
     let folder = target.join("needs/python");
     let folder = folder.to_str().context("the path of the target folder is not UTF-8")?;
-    program("sh", &["tests/python.sh", folder], &[])
+    patiently("making the Python environment of the tests", || {
+        program("sh", &["tests/python.sh", folder], &[])
+    })
 }
 
 fn packages() -> Result<()> {
@@ -62,11 +74,23 @@ fn packages() -> Result<()> {
         );
     }
     say(&format!("installing {}", missing.join(" ")));
+    patiently("installing packages", || install_packages(&missing))?;
+    let still: Vec<&str> = NEEDS.iter().map(|(name, _)| *name).filter(|name| !present(name)).collect();
+    if !still.is_empty() {
+        bail!("packages were installed, and {} is still not found", still.join(", "));
+    }
+    Ok(())
+}
+
+fn install_packages(packages: &[&str]) -> Result<()> {
     let quiet = [("DEBIAN_FRONTEND", "noninteractive")];
-    program("apt-get", &["-qq", "update"], &quiet)?;
-    let mut args = vec!["-qq", "install", "--yes", "--no-install-recommends"];
-    args.extend(&missing);
-    program("apt-get", &args, &quiet)
+    let apt = |command: &[&str]| program("apt-get", &[&APT[..], command].concat(), &quiet);
+    let updated = apt(&["update"]);
+    // Lists that are already here may do: a repository that is broken for good may have nothing that is needed.
+    apt(&[&["install", "--yes", "--no-install-recommends"], packages].concat()).or_else(|error| {
+        // What came first explains the other.
+        updated.and(Err(error))
+    })
 }
 
 fn present(program: &str) -> bool {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::patience::patiently;
 use crate::{helper, needs, purity};
 
 /// Runs one task by its name.
@@ -94,12 +95,17 @@ fn deny() -> Result<()> {
             // Unoptimised: it runs once, for a second.
             let version = ["--version", DENY_VERSION, "--locked", "--debug"];
             let install = [&["install", "cargo-deny"][..], &version, &["--quiet", "--root", root]].concat();
-            program(env!("CARGO"), &install, &[])?;
+            patiently("installing cargo-deny", || program(env!("CARGO"), &install, &[]))?;
         }
         local.to_str().context("the path of the target folder is not UTF-8")?
     };
-    program(env!("CARGO"), &["fetch", "--locked", "--quiet"], &[])?;
+    fetch()?;
     program(deny, &["--offline", "check", "bans", "licenses", "sources"], &[])
+}
+
+/// Downloads every dependency that `Cargo.lock` names, so that no later step needs the network for one.
+pub(crate) fn fetch() -> Result<()> {
+    patiently("fetching dependencies", || program(env!("CARGO"), &["fetch", "--locked", "--quiet"], &[]))
 }
 
 const DENY_VERSION: &str = "0.20.2";

@@ -29,6 +29,7 @@ pub(crate) fn reasons(report: &Report, began: DateTime<Utc>) -> Vec<String> {
         | Why::ShuttingDown
         | Why::Launching { .. }
         | Why::AtMaxInstances { .. }
+        | Why::Lacking { .. }
         | Why::WaitingForInstances { .. }
         | Why::GuardExceeded { .. }
         | Why::Removing { .. }

@@ -182,6 +182,10 @@ impl InstanceGroup for StaticGroup {
         Some(u32::try_from(self.pool.usable()).unwrap_or(u32::MAX))
     }
 
+    fn lacking(&self) -> Option<String> {
+        self.pool.lacking()
+    }
+
     /// Takes free machines into use, lower names first. With an owner, each is dialled and locked before; those that do not
     /// answer, or that somebody else uses, are left alone until a look at them says otherwise.
     async fn increase(&self, n: u32) -> Changed<u32> {

@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use chrono::DateTime;
 use fleeting::lease::Owner;
 
 /// Longest answer that is read.
@@ -47,6 +48,7 @@ impl Lock {
     pub(crate) fn take(&self) -> String {
         format!(
             r#"{}
+v="$v$s at=$n"
 if ln -s "$v" "$l" 2>/dev/null; then echo held; exit 0; fi
 old=$(readlink "$l") || {{ e=$(ln -s "$v" "$l" 2>&1) && echo held || echo "unlockable $e"; exit 0; }}
 {JUDGE}# Only one at a time replaces a lock, and only the one that was found; it is never absent meanwhile.
@@ -82,6 +84,8 @@ echo "$a"
         format!(
             r#"{}
 old=$(readlink "$l")
+case $old in *" use=$u "*" since="*) s=${{old##* since=}}; s=${{s%% *}} ;; esac
+v="$v$s at=$n"
 case $old in
 *" use=$u "*) rm -f "$t"; ln -s "$v" "$t" && mv -f "$t" "$l" && echo held ;;
 '') if e=$(ln -s "$v" "$l" 2>&1); then echo held; else echo "unlockable $e"; fi ;;
@@ -112,7 +116,8 @@ o='{manager}/{entry}'
 u='{token}'
 l=$HOME/.drover-lock-$(uname -n)
 t=$l.$u
-v='{VERSION} owner={manager}/{entry} use={token} name={name} host={host} for={valid} at='$n"#
+s=$n
+v='{VERSION} owner={manager}/{entry} use={token} name={name} host={host} for={valid} since='"#
         )
     }
 }
@@ -147,14 +152,16 @@ impl Answer {
     }
 }
 
-/// Who a lock says that it is of.
+/// Who a lock says that it is of, and since when by the clock of the machine.
 fn holder(lock: &str) -> String {
     let word =
         |key: &str| lock.split(' ').find_map(|word| word.strip_prefix(key)).filter(|word| !word.is_empty());
     let manager = word("owner=").and_then(|owner| owner.split('/').next());
     match (word("name="), manager, word("host=")) {
         (Some(name), Some(manager), Some(host)) => {
-            format!("entry `{name}` of manager {manager} on host {host}")
+            let since = word("since=").and_then(|seconds| DateTime::from_timestamp(seconds.parse().ok()?, 0));
+            let since = since.map_or_else(String::new, |since| format!(" since {since}"));
+            format!("entry `{name}` of manager {manager} on host {host}{since}")
         }
         (_, _, _) => format!("somebody (`{lock}`)"),
     }
@@ -195,6 +202,12 @@ mod tests {
         Answer::parse(&String::from_utf8_lossy(&output.stdout))
     }
 
+    /// A time in a lock.
+    fn stamp(lock: &str, key: &str) -> i64 {
+        let key = format!("{key}=");
+        lock.split(' ').find_map(|word| word.strip_prefix(&key)).unwrap().parse().unwrap()
+    }
+
     fn links(home: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(home).unwrap().flatten();
         entries.map(|entry| std::fs::read_link(entry.path()).unwrap().display().to_string()).collect()
@@ -207,7 +220,11 @@ mod tests {
             let run = |script: String| run(&shell, home.path(), &script);
             let (a, b) = (lock("a", 600), lock("b", 600));
             assert_eq!(run(a.take()), Answer::Held, "{shell:?}");
-            let theirs = Answer::Theirs("entry `pool` of manager a on host host-a".to_owned());
+            let since = stamp(&links(home.path())[0], "since");
+            let theirs = Answer::Theirs(format!(
+                "entry `pool` of manager a on host host-a since {}",
+                DateTime::from_timestamp(since, 0).unwrap()
+            ));
             assert_eq!(run(b.look()), theirs);
             assert_eq!(run(b.take()), theirs);
             assert_eq!(run(b.renew()), theirs);
@@ -221,7 +238,35 @@ mod tests {
             // A lock that somebody removed is made again by the use that has the machine.
             run(b.release());
             assert_eq!(run(b.renew()), Answer::Held);
-            assert_eq!(run(a.take()), Answer::Theirs("entry `pool` of manager b on host host-b".to_owned()));
+            let answer = run(a.take());
+            assert!(
+                matches!(&answer, Answer::Theirs(who) if who.starts_with("entry `pool` of manager b on host host-b since ")),
+                "{answer:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_renewed_lock_says_since_when_it_is_held() {
+        for shell in shells() {
+            let home = tempfile::tempdir().unwrap();
+            let run = |script: String| run(&shell, home.path(), &script);
+            let lock = lock("a", 600);
+            assert_eq!(run(lock.take()), Answer::Held);
+            let path = std::fs::read_dir(home.path()).unwrap().next().unwrap().unwrap().path();
+            let text = links(home.path()).remove(0);
+            let (text, _) = text.rsplit_once("since=").unwrap();
+            std::fs::remove_file(&path).unwrap();
+            std::os::unix::fs::symlink(format!("{text}since=1700000000 at=1700000000"), &path).unwrap();
+            assert_eq!(run(lock.renew()), Answer::Held);
+            let renewed = links(home.path()).remove(0);
+            assert_eq!(stamp(&renewed, "since"), 1_700_000_000, "{shell:?}");
+            assert!(stamp(&renewed, "at") > 1_700_000_000, "{shell:?}: {renewed}");
+            // A later use counts from its own beginning.
+            assert_eq!(run(lock.release()), Answer::Held);
+            assert_eq!(run(lock.take()), Answer::Held);
+            let taken = links(home.path()).remove(0);
+            assert_eq!(stamp(&taken, "since"), stamp(&taken, "at"));
         }
     }
 

@@ -17,6 +17,9 @@ use crate::lock::Lock;
 /// How long a machine that could not be used is left alone, unless locks last for less.
 const REST: Duration = Duration::from_secs(30);
 
+/// Of so many machines it is said why they cannot be used.
+const REASONS: usize = 4;
+
 /// The machines by name, and what they are used for.
 pub(crate) struct Pool {
     machines: Mutex<BTreeMap<String, Usage>>,
@@ -210,6 +213,24 @@ impl Pool {
             .filter_map(|usage| usage.trouble.as_ref())
             .map(|(why, _)| why.clone())
             .collect()
+    }
+
+    /// How many machines cannot be used, and the reasons of the first few; none if all can.
+    pub(crate) fn lacking(&self) -> Option<String> {
+        let troubles = self.troubles();
+        let total = self.machines().len();
+        if troubles.is_empty() {
+            return None;
+        }
+        let usable = match total - troubles.len() {
+            0 => format!("none of {total} machines can be used"),
+            usable => format!("only {usable} of {total} machines can be used"),
+        };
+        let more = match troubles.len().saturating_sub(REASONS) {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        Some(format!("{usable}: {}{more}", troubles[..troubles.len().min(REASONS)].join("; ")))
     }
 
     fn is_settled(&self) -> bool {

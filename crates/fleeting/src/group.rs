@@ -89,6 +89,11 @@ pub trait InstanceGroup: Send + Sync + 'static {
         None
     }
 
+    /// Why [`max_size`](Self::max_size) is less than the group was made for, for people; `None` if it is not. Costs no call.
+    fn lacking(&self) -> Option<String> {
+        None
+    }
+
     /// Asks the cloud for `n` more instances and returns how many requests it accepted. The instances appear in
     /// [`update`](Self::update) later. Not idempotent.
     async fn increase(&self, n: u32) -> Changed<u32>;

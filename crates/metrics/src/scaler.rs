@@ -36,7 +36,7 @@ const REMOVALS: [&str; 12] = [
     "unexpectedly_removed",
 ];
 /// Every reason to refuse a claim.
-const REFUSALS: [&str; 8] = [
+const REFUSALS: [&str; 9] = [
     "shutting_down",
     "not_listed",
     "key_in_use",
@@ -45,6 +45,7 @@ const REFUSALS: [&str; 8] = [
     "throttled",
     "backoff",
     "held_elsewhere",
+    "lacking",
 ];
 
 /// What is counted for one runner entry, whichever scaler serves it.
@@ -154,7 +155,7 @@ impl Scaling {
             let counts = REFUSALS.iter().zip(&self.refusals);
             counts.filter(|(name, _)| names.contains(name)).map(|(_, count)| count.get()).sum()
         };
-        let iop = refused(&["at_maximum", "backoff"]);
+        let iop = refused(&["at_maximum", "lacking", "backoff"]);
         text.row(Id::TaskOperationsTotal, entry, &["reserve_iop_capacity_failure"], iop);
         let available = refused(&["none_ready", "throttled"]);
         text.row(Id::TaskOperationsTotal, entry, &["reserve_available_capacity_failure"], available);
@@ -462,5 +463,6 @@ fn refusal(why: &NoCapacity) -> usize {
         NoCapacity::Throttled { .. } => 5,
         NoCapacity::Backoff { .. } => 6,
         NoCapacity::HeldElsewhere { .. } => 7,
+        NoCapacity::Lacking { .. } => 8,
     }
 }

@@ -49,6 +49,8 @@ pub struct Core {
     pub(crate) shutdown: Option<Shutdown>,
     /// Another manager has the group.
     pub(crate) elsewhere: Option<Elsewhere>,
+    /// Why the group can hold fewer instances than it was made for.
+    pub(crate) lacking: Option<String>,
     /// Why the last call to delete instances did not do all of it.
     pub(crate) deletion_failure: Option<Failure>,
     /// What the last decision concluded about idle instances.
@@ -107,6 +109,12 @@ pub enum NoCapacity {
     AtMaximum {
         /// The ceiling.
         max: u32,
+    },
+    /// No slot is free and none can come, because the group has less to give than it was made for.
+    #[error("no capacity: {why}")]
+    Lacking {
+        /// What it lacks, in its own words.
+        why: String,
     },
     /// The rest of the idle capacity is left to other managers (`reservation_throttling`).
     #[error("no capacity: {reserved} of {allowed} allowed reservations are held while idle capacity exists")]
@@ -199,6 +207,7 @@ impl Core {
             listings: 0,
             shutdown: None,
             elsewhere: None,
+            lacking: None,
             deletion_failure: None,
             last_excess: 0,
             last_idle_time: Duration::ZERO,
@@ -258,7 +267,10 @@ impl Core {
         let admission = self.admission(now);
         admission.check().map_err(|refusal| match refusal {
             Refusal::NoneReady => NoCapacity::NoneReady { idle: admission.idle },
-            Refusal::AtMaximum => NoCapacity::AtMaximum { max: admission.ceiling.unwrap_or(0) },
+            Refusal::AtMaximum => match self.lack() {
+                Some(why) => NoCapacity::Lacking { why: why.to_owned() },
+                None => NoCapacity::AtMaximum { max: admission.ceiling.unwrap_or(0) },
+            },
             Refusal::Throttled { allowed } => NoCapacity::Throttled { reserved: admission.reserved, allowed },
         })?;
         if admission.available() <= 0 {
@@ -322,6 +334,12 @@ impl Core {
         self.assign(now);
     }
 
+    /// Says why the group can hold fewer instances than it was made for, in its own words; `None` if it can hold them all. How many
+    /// it can hold is `group_max_size` of the configuration.
+    pub fn lacks(&mut self, why: Option<String>) {
+        self.lacking = why;
+    }
+
     /// Stops taking claims, making instances and checking them. With `delete_instances` every instance is removed as soon
     /// as it has no job; otherwise idle ones stay for the next manager.
     pub fn begin_shutdown(&mut self, delete_instances: bool, now: Now) {
@@ -369,6 +387,13 @@ impl Core {
             preemptive,
             throttling: self.config.reservation_throttling,
         }
+    }
+
+    /// What the group lacks, if that is what bounds the instances.
+    pub(crate) fn lack(&self) -> Option<&str> {
+        let binds =
+            self.config.group_max_size.is_some() && self.config.ceiling() == self.config.group_max_size;
+        self.lacking.as_deref().filter(|_| binds)
     }
 
     /// The back-off that holds up new instances longest.

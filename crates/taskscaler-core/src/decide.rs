@@ -234,7 +234,11 @@ impl Core {
         if let Some(max) = report.inputs.max_instance_count
             && wanted.target.is_some_and(|target| target < wanted.uncapped)
         {
-            draft.why.push(Why::AtMaxInstances { max, wanted: wanted.uncapped });
+            let wanted = wanted.uncapped;
+            draft.why.push(match self.lack() {
+                Some(lack) => Why::Lacking { max, wanted, lack: lack.to_owned() },
+                None => Why::AtMaxInstances { max, wanted },
+            });
         }
         let Ok(missing) = u32::try_from(wanted.required) else { return };
         if missing == 0 {

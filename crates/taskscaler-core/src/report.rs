@@ -89,6 +89,15 @@ pub enum Why {
         /// Instances that would be wanted without it.
         wanted: u32,
     },
+    /// More is wanted than the group can give, which is less than it was made for.
+    Lacking {
+        /// How many it can give.
+        max: u32,
+        /// Instances that would be wanted without that.
+        wanted: u32,
+        /// What it lacks, in its own words.
+        lack: String,
+    },
     /// Instances are asked for more slowly than wanted (`scale_throttle`).
     ThrottledUntil {
         /// When the next one may be asked for.
@@ -301,7 +310,7 @@ impl fmt::Display for Report {
 
 impl Why {
     /// The names of all reasons, for metrics and documents.
-    pub const NAMES: [&str; 19] = [
+    pub const NAMES: [&str; 20] = [
         "no_listing",
         "shutting_down",
         "launching",
@@ -321,6 +330,7 @@ impl Why {
         "removed_by_others",
         "churn",
         "held_elsewhere",
+        "lacking",
     ];
 
     /// Its name, one of [`NAMES`](Self::NAMES).
@@ -352,6 +362,7 @@ impl Why {
             Self::RemovedByOthers { .. } => 16,
             Self::Churn { .. } => 17,
             Self::HeldElsewhere { .. } => 18,
+            Self::Lacking { .. } => 19,
         }
     }
 
@@ -371,6 +382,7 @@ impl Why {
             | Self::ShuttingDown
             | Self::Launching { .. }
             | Self::AtMaxInstances { .. }
+            | Self::Lacking { .. }
             | Self::WaitingForInstances { .. }
             | Self::GuardExceeded { .. }
             | Self::Removing { .. }
@@ -389,6 +401,7 @@ impl Why {
             | Self::ShuttingDown
             | Self::HeldElsewhere { .. }
             | Self::AtMaxInstances { .. }
+            | Self::Lacking { .. }
             | Self::ThrottledUntil { .. }
             | Self::BackoffUntil { .. }
             | Self::GuardExceeded { .. }
@@ -415,6 +428,9 @@ impl fmt::Display for Why {
             Self::ShuttingDown => f.write_str("shutting down: no instances are made"),
             Self::Launching { count, because } => write!(f, "launching {count} for {because}"),
             Self::AtMaxInstances { max, wanted } => write!(f, "at the maximum of {max}, would want {wanted}"),
+            Self::Lacking { max, wanted, lack } => {
+                write!(f, "the group can give {max}, would want {wanted}: {lack}")
+            }
             Self::ThrottledUntil { until, waiting } => {
                 write!(f, "scale throttle: {waiting} more to launch, next at {until}")
             }

@@ -52,7 +52,11 @@ async fn a_machine_is_one_managers_at_a_time() {
     let answer = second.increase(2).await;
     let Some(GroupError::NoCapacity { message }) = &answer.error else { panic!("{answer:?}") };
     assert_eq!(answer.done, 1);
-    assert_eq!(message, "machine `m1` is in use by entry `pool` of manager a on host host");
+    let in_use = "machine `m1` is in use by entry `pool` of manager a on host host since 20";
+    assert!(message.starts_with(in_use), "{message}");
+    let lacking = second.lacking().unwrap();
+    assert!(lacking.starts_with(&format!("only 1 of 2 machines can be used: {in_use}")), "{lacking}");
+    assert_eq!((second.max_size(), first.lacking()), (Some(1), None));
     assert_eq!(first.heartbeat(&id("m1#1")).await, Ok(()));
     assert_eq!(second.heartbeat(&id("m2#1")).await, Ok(()));
     // What the first one returns, the second one can have.
@@ -151,4 +155,37 @@ async fn two_managers_with_the_same_machines_take_turns() {
     first.stop().await;
     second.stop().await;
     assert!(locks(&machine).is_empty());
+}
+
+#[tokio::test]
+async fn a_job_that_gets_no_machine_is_told_who_has_them() {
+    let machine = Sshd::start();
+    let entry = |name: &str| {
+        Entry::machines(name, [&machine])
+            .policy([("idle_count", 0.into()), ("idle_time", "1s".into())])
+            .set("autoscaler.group_lease_ttl", "30s")
+            .set("autoscaler.instance_acquire_timeout", "4s")
+    };
+    let first = Setup::new().runner(entry("first")).start().await;
+    let gate = first.folder().join("gate");
+    let wait = format!("echo it runs; until [ -e {} ]; do sleep 0.1; done", gate.display());
+    let held = first.enqueue(JobBuilder::new("held").script([wait]));
+    first.says(&held, "it runs").await;
+    let second = Setup::new().system_id("s_ba9876543210").runner(entry("second")).start().await;
+    let job = second.run(JobBuilder::new("waits").script(["echo hello"])).await;
+    let job = job.failed("runner_system_failure", None);
+    let who = "the group can give 0, would want 1: none of 1 machines can be used: machine `m1` is in use by entry `first` of \
+               manager ";
+    let job = job
+        .says("unable to acquire instance within the configured timeout of 4s")
+        .says(who)
+        .says(" since 20");
+    assert!(!job.log.contains("at the maximum of 0"), "{}", job.log);
+    // What operators see says the same.
+    second.logs(&["the group's max size was changed: none of 1 machines can be used", "max_size=0"]).await;
+    std::fs::write(&gate, "").unwrap();
+    first.finished(&held).await.succeeded();
+    first.stop().await;
+    second.run(JobBuilder::new("later").script(["echo hello"])).await.succeeded();
+    second.stop().await;
 }

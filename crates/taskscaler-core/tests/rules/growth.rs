@@ -54,6 +54,39 @@ fn the_ceiling_counts_instances_that_are_being_deleted() {
 }
 
 #[test]
+fn what_the_group_lacks_is_said_where_that_bounds_the_instances() {
+    let mut rig = Rig::new(Config { max_instances: 10, group_max_size: Some(2), ..quiet() });
+    rig.observe();
+    for job in ["a", "b"] {
+        rig.core.reserve(key(job), rig.now).unwrap();
+        assert_eq!(rig.core.acquire(&key(job), rig.now), Ok(Acquire::Pending));
+    }
+    let lack = || "none of 2 machines can be used: machine `m1` does not answer".to_owned();
+    rig.core.lacks(Some(lack()));
+    rig.core.configure(Config { group_max_size: Some(0), ..rig.core.config().clone() }, rig.now);
+    let (_, report) = rig.core.decide(rig.now);
+    assert_eq!(report.why[0], Why::Lacking { max: 0, wanted: 2, lack: lack() });
+    assert_eq!(report.why[0].to_string(), format!("the group can give 0, would want 2: {}", lack()));
+    let refused = rig.core.reserve(key("c"), rig.now).unwrap_err();
+    assert_eq!(refused.to_string(), format!("no capacity: {}", lack()));
+
+    // The operator's own bound is what it is.
+    let lower = Config { max_instances: 1, group_max_size: Some(2), ..rig.core.config().clone() };
+    rig.core.configure(lower, rig.now);
+    let (_, report) = rig.core.decide(rig.now);
+    assert!(report.why.contains(&Why::AtMaxInstances { max: 1, wanted: 2 }), "{:?}", report.why);
+
+    // When the group has all again, there is nothing to say.
+    rig.core.lacks(None);
+    rig.core.configure(
+        Config { max_instances: 10, group_max_size: Some(1), ..rig.core.config().clone() },
+        rig.now,
+    );
+    let (_, report) = rig.core.decide(rig.now);
+    assert!(!report.why.iter().any(|why| matches!(why, Why::Lacking { .. })), "{:?}", report.why);
+}
+
+#[test]
 fn the_group_bounds_the_ceiling_also_at_zero() {
     let mut rig = Rig::new(Config { max_instances: 10, group_max_size: Some(0), ..quiet() });
     rig.observe();

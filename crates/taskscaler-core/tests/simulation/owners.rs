@@ -23,6 +23,7 @@ impl World {
             Err(NoCapacity::ShuttingDown) => assert!(self.stopping),
             Err(NoCapacity::NotListed) => assert!(!self.listed),
             Err(NoCapacity::HeldElsewhere { .. }) => panic!("there is no other manager"),
+            Err(NoCapacity::Lacking { .. }) => panic!("the group can give all that it was made for"),
             Err(NoCapacity::KeyInUse { .. }) => panic!("keys are unique"),
             Err(NoCapacity::NoneReady { .. }) => assert!(before.expect("listed").policy.preemptive),
             Err(NoCapacity::AtMaximum { .. }) => {

@@ -299,9 +299,11 @@ impl Engine {
 
     /// Takes in that the group can hold more or fewer instances than before.
     fn resized(&self) {
+        let lacking = self.group.lacking();
         let Some(size) = self.group.max_size() else { return };
         let (before, config) = {
             let mut inner = self.shared.lock();
+            inner.core.lacks(lacking.clone());
             let before = inner.core.config().group_max_size;
             if before == Some(size) {
                 return;
@@ -312,10 +314,11 @@ impl Engine {
             (before.unwrap_or(0), config)
         };
         self.settings.observer.configured(&config);
-        let words = format!("the group's max size was changed from {before} to {size}");
+        let because = lacking.map_or_else(String::new, |why| format!(": {why}"));
+        let words = format!("the group's max size was changed from {before} to {size}{because}");
         note(&self.shared.diary, &self.shared.clock, MomentKind::Policy, words);
         tracing::info!(runner = %self.settings.runner, group = %self.info.id, before, max_size = size,
-            max_instances = config.max_instances, "the group's max size was changed");
+            max_instances = config.max_instances, "the group's max size was changed{because}");
     }
 }
 

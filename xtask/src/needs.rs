@@ -30,6 +30,8 @@ const NEEDS: [(&str, &str); 28] = [
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
     ("mount", "mount"),
+    ("unshare", "util-linux"),
+    ("mount", "mount"),
     ("dockerd", "docker.io"),
     ("docker", "docker.io"),
     ("podman", "podman"),

@@ -1,6 +1,5 @@
 //! Everything of one job on its engine, and its end.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,8 +10,10 @@ use bollard::query_parameters::{
 };
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::engine::{Engine, EngineError};
+use super::environment::Ground;
 use super::labels;
 
 /// Bound of the whole cleaning up.
@@ -20,6 +21,10 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 /// Removals that are in each other's way pass.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(250);
+/// An engine that was restarted (an update, a crash) is back within this time, with all that it had.
+const RETURN: Duration = Duration::from_secs(120);
+/// Between two looks for it.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What one job has on its engine. Names are noted before anything is made, so that nothing can be forgotten. Dropping it
 /// removes everything, in the background.
@@ -33,12 +38,18 @@ pub(crate) struct Belongings {
 #[derive(Default)]
 struct Held {
     containers: Vec<String>,
-    /// Removals that are under way.
-    begun: Vec<JoinHandle<()>>,
+    /// Removals that are under way; each ends with the name if there is something left to do.
+    begun: Vec<JoinHandle<Option<String>>>,
     volumes: Vec<String>,
-    networks: Vec<String>,
+    networks: Vec<Network>,
     /// Released when the rest is gone: the slot of an instance.
-    lease: Option<Box<dyn Any + Send>>,
+    ground: Option<Arc<dyn Ground>>,
+}
+
+/// A network, by the id that no other has once it was made, and until then by its name.
+struct Network {
+    name: String,
+    id: Option<String>,
 }
 
 // === impl Belongings ===
@@ -57,37 +68,42 @@ impl Belongings {
     }
 
     pub(crate) fn network(&self, name: &str) {
-        self.with(|held| held.networks.push(name.to_owned()));
+        self.with(|held| held.networks.push(Network { name: name.to_owned(), id: None }));
     }
 
     /// A network was made, and has this id, which no other network has.
     pub(crate) fn network_is(&self, name: &str, id: &str) {
         self.with(|held| {
-            if let Some(noted) = held.networks.iter_mut().find(|noted| *noted == name) {
-                id.clone_into(noted);
+            if let Some(noted) = held.networks.iter_mut().find(|noted| noted.name == name) {
+                noted.id = Some(id.to_owned());
             }
         });
     }
 
-    /// Something that is given back when everything is removed.
-    pub(crate) fn lease(&self, lease: Box<dyn Any + Send>) {
-        self.with(|held| held.lease = Some(lease));
+    /// What the engine runs on, given back when everything is removed.
+    pub(crate) fn ground(&self, ground: Arc<dyn Ground>) {
+        self.with(|held| held.ground = Some(ground));
     }
 
-    /// Begins to remove a container that is needed no more, while others are.
+    /// Begins to remove a container that is needed no more, while others are. Does nothing the second time.
     pub(crate) fn remove_ahead(&self, name: &str) {
         let (engine, job, volumes, name) =
             (Arc::clone(&self.engine), self.job, !self.keep_volumes, name.to_owned());
         self.with(|held| {
-            held.containers.retain(|held| *held != name);
-            held.begun.push(tokio::spawn(async move { container(&engine, job, &name, volumes).await }));
+            let Some(place) = held.containers.iter().position(|held| *held == name) else { return };
+            held.containers.swap_remove(place);
+            held.begun.push(tokio::spawn(async move { container(&engine, job, name, volumes).await }));
         });
     }
 
-    /// Removes everything.
+    /// Removes everything. Of an engine that does not answer, nothing is waited for: that goes on in the background.
     pub(crate) async fn remove(&self) {
         let held = self.with(std::mem::take);
-        remove(&self.engine, self.job, self.keep_volumes, held).await;
+        let left = remove(&self.engine, self.job, self.keep_volumes, held).await;
+        if !left.is_empty() {
+            let (engine, job, keep) = (Arc::clone(&self.engine), self.job, self.keep_volumes);
+            tokio::spawn(async move { remove_on_return(&engine, job, keep, left).await });
+        }
     }
 
     /// Lets everything lie: its engine is gone.
@@ -108,7 +124,10 @@ impl Drop for Belongings {
         }
         let (engine, job, keep) = (Arc::clone(&self.engine), self.job, self.keep_volumes);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { remove(&engine, job, keep, held).await });
+            runtime.spawn(async move {
+                let left = remove(&engine, job, keep, held).await;
+                remove_on_return(&engine, job, keep, left).await;
+            });
         }
     }
 }
@@ -122,50 +141,99 @@ impl Held {
             && self.volumes.is_empty()
             && self.networks.is_empty()
     }
-}
 
-async fn remove(engine: &Engine, job: u64, keep_volumes: bool, held: Held) {
-    let Held { containers, begun, volumes, networks, lease } = held;
-    let removing = async {
-        let containers = join_all(containers.iter().map(|name| container(engine, job, name, !keep_volumes)));
-        tokio::join!(containers, join_all(begun));
-        // Only now nothing uses them.
-        let volumes = join_all(volumes.iter().map(|name| volume(engine, job, name)));
-        let networks = join_all(networks.iter().map(|name| network(engine, job, name)));
-        tokio::join!(volumes, networks);
-    };
-    if tokio::time::timeout(TIMEOUT, removing).await.is_err() {
-        tracing::warn!(
-            job,
-            engine = engine.place(),
-            "cleaning up after the job took too long and was given up"
-        );
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let networks = self.networks.iter().map(|noted| &noted.name);
+        self.containers.iter().chain(&self.volumes).chain(networks).map(String::as_str)
     }
-    drop(lease);
 }
 
-async fn container(engine: &Engine, job: u64, name: &str, volumes: bool) {
+/// Removes what is held, and returns what its engine was not reached for.
+async fn remove(engine: &Engine, job: u64, keep_volumes: bool, held: Held) -> Held {
+    let Held { containers, begun, volumes, networks, ground } = held;
+    let removing = async {
+        let containers =
+            join_all(containers.into_iter().map(|name| container(engine, job, name, !keep_volumes)));
+        let (containers, begun) = tokio::join!(containers, join_all(begun));
+        // Only now nothing uses them.
+        let volumes = join_all(volumes.into_iter().map(|name| volume(engine, job, name)));
+        let networks = join_all(networks.into_iter().map(|noted| network(engine, job, noted)));
+        let (volumes, networks) = tokio::join!(volumes, networks);
+        Held {
+            // A removal that panicked has said so.
+            containers: containers.into_iter().chain(begun.into_iter().flatten()).flatten().collect(),
+            volumes: volumes.into_iter().flatten().collect(),
+            networks: networks.into_iter().flatten().collect(),
+            ..Held::default()
+        }
+    };
+    match tokio::time::timeout(TIMEOUT, removing).await {
+        Ok(left) if left.is_empty() => left,
+        Ok(left) => Held { ground, ..left },
+        Err(_) => {
+            tracing::warn!(
+                job,
+                engine = engine.place(),
+                "cleaning up after the job took too long and was given up"
+            );
+            Held::default()
+        }
+    }
+}
+
+/// Removes what is left when its engine answers again. An instance whose engine stays away meets no other job.
+async fn remove_on_return(engine: &Engine, job: u64, keep_volumes: bool, mut left: Held) {
+    let end = Instant::now() + RETURN;
+    while !left.is_empty() {
+        if left.ground.as_ref().is_some_and(|ground| ground.is_lost()) {
+            return;
+        }
+        if Instant::now() >= end {
+            let names: Vec<&str> = left.names().collect();
+            tracing::warn!(
+                job,
+                engine = engine.place(),
+                ?names,
+                "what belongs to a job was not removed: its engine does not answer"
+            );
+            if let Some(ground) = &left.ground {
+                ground.give_up();
+            }
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+        if engine.api().ping().await.is_ok() {
+            left = remove(engine, job, keep_volumes, left).await;
+        }
+    }
+}
+
+async fn container(engine: &Engine, job: u64, name: String, volumes: bool) -> Option<String> {
     let options = RemoveContainerOptionsBuilder::default().force(true).v(volumes).build();
     let removed = patiently(|| {
-        let options = options.clone();
+        let (name, options) = (&name, options.clone());
         async move {
             let _turn = engine.turn().await;
             engine.api().remove_container(name, Some(options)).await
         }
     });
-    let removed = removed.await;
-    report(engine, job, "container", name, removed);
+    let done = is_done(engine, job, "container", &name, removed.await);
+    (!done).then_some(name)
 }
 
-async fn volume(engine: &Engine, job: u64, name: &str) {
+async fn volume(engine: &Engine, job: u64, name: String) -> Option<String> {
     let options = RemoveVolumeOptionsBuilder::default().force(true).build();
-    let removed = patiently(|| engine.api().remove_volume(name, Some(options.clone()))).await;
-    report(engine, job, "volume", name, removed);
+    let removed = patiently(|| engine.api().remove_volume(&name, Some(options.clone()))).await;
+    let done = is_done(engine, job, "volume", &name, removed);
+    (!done).then_some(name)
 }
 
-async fn network(engine: &Engine, job: u64, name: &str) {
+async fn network(engine: &Engine, job: u64, noted: Network) -> Option<Network> {
+    let name = noted.id.as_deref().unwrap_or(&noted.name);
     let removed = patiently(|| engine.api().remove_network(name)).await;
-    report(engine, job, "network", name, removed);
+    let done = is_done(engine, job, "network", name, removed);
+    // Later, the name alone may be that of the network of the job's next try.
+    (!done && noted.id.is_some()).then_some(noted)
 }
 
 /// Repeats a removal while something is in its way: another removal of the same, an endpoint that is just going.
@@ -189,9 +257,18 @@ where
     }
 }
 
-fn report(engine: &Engine, job: u64, kind: &str, name: &str, removed: Result<(), EngineError>) {
-    if let Err(error) = removed {
-        tracing::warn!(job, engine = engine.place(), kind, name, %error, "what belongs to a job was not removed");
+/// Whether nothing is left to do: what an engine refuses to remove stays, and is reported.
+fn is_done(engine: &Engine, job: u64, kind: &str, name: &str, removed: Result<(), EngineError>) -> bool {
+    match removed {
+        Ok(()) => true,
+        Err(EngineError::Unreachable(why)) => {
+            tracing::debug!(job, engine = engine.place(), kind, name, why, "not removed yet");
+            false
+        }
+        Err(error) => {
+            tracing::warn!(job, engine = engine.place(), kind, name, %error, "what belongs to a job was not removed");
+            true
+        }
     }
 }
 
@@ -220,20 +297,21 @@ pub(crate) async fn remove_leftovers(
         .filter_map(|container| container.id)
         .collect();
     count += containers.len();
-    join_all(containers.iter().map(|id| container(engine, 0, id, true))).await;
+    join_all(containers.into_iter().map(|id| container(engine, 0, id, true))).await;
 
     let options = ListVolumesOptionsBuilder::default().filters(&filters(Some(labels::TEMPORARY))).build();
     let volumes = engine.api().list_volumes(Some(options)).await?.volumes.unwrap_or_default();
     for left in volumes.into_iter().filter(|volume| foreign(Some(&volume.labels))) {
         count += 1;
-        volume(engine, 0, &left.name).await;
+        volume(engine, 0, left.name).await;
     }
 
     let options = ListNetworksOptionsBuilder::default().filters(&filters(None)).build();
     let networks = engine.api().list_networks(Some(options)).await?;
     for left in networks.into_iter().filter(|network| foreign(network.labels.as_ref())) {
         count += 1;
-        network(engine, 0, &left.id.unwrap_or_default()).await;
+        let noted = Network { name: left.name.unwrap_or_default(), id: left.id };
+        network(engine, 0, noted).await;
     }
     Ok(count)
 }

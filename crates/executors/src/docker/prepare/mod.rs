@@ -114,7 +114,7 @@ async fn once(
     let unique = format!("{}-{}", context.unique_name(), &Uuid::new_v4().simple().to_string()[..16]);
     let belongings = Belongings::new(Arc::clone(engine), context.job().id, config.volume_keep);
     if let Some(ground) = &ground {
-        belongings.lease(Box::new(Arc::clone(ground)));
+        belongings.ground(Arc::clone(ground));
     }
     let network = Network::new(
         config.network_mode.as_deref().unwrap_or_default(),

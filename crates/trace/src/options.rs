@@ -25,7 +25,8 @@ pub struct LogOptions {
     pub output_limit: u64,
     /// Where the spool file is made. It is readable by its owner only.
     pub directory: PathBuf,
-    /// Bytes kept in memory before they go to the file; a log that stays below never touches the disk.
+    /// Bytes kept in memory before they go to the file; a log that stays below never touches the disk. A log of more than 1 MiB
+    /// keeps up to 128 KiB, whatever this says.
     pub memory: usize,
     /// Where the time comes from.
     pub clock: fn() -> DateTime<Utc>,

@@ -30,7 +30,7 @@ pub enum SpoolError {
     Read(#[source] io::Error),
 }
 
-/// All bytes of one log, its length and checksum. Not more than `memory` bytes and one write are in memory.
+/// All bytes of one log, its length and checksum. Not more than `memory` bytes are in memory, or, of a long log, a [`BLOCK`].
 pub(crate) struct Spool {
     job: u64,
     directory: PathBuf,
@@ -59,6 +59,12 @@ pub(crate) struct Part {
     file: Option<(Arc<NamedTempFile>, u64, usize)>,
     tail: Vec<u8>,
 }
+
+/// A long log goes to its file in blocks of this size that begin at multiples of it. The kernel keeps such a block in one piece;
+/// pieces of any size cost it more than twice the processor time, to take, to read back and to give back.
+const BLOCK: usize = 128 * 1024;
+/// A log is long when its file has this many bytes, so that only the few long ones among many jobs hold a block each.
+const LONG: u64 = 1024 * 1024;
 
 const DISK_NOTICE: &[u8] = b"\n\x1b[31;1mERROR: The runner has no room to store the job's log.\n\
     Job execution will continue but no more output will be collected.\x1b[0;m\n";
@@ -134,20 +140,44 @@ impl Spool {
     }
 
     fn store(&mut self, bytes: &[u8]) -> Result<(), SpoolError> {
-        if self.tail.len() + bytes.len() > self.memory {
-            let file = Arc::clone(self.file()?);
-            write(&file, &self.tail, self.filed)?;
-            self.filed += length(self.tail.len());
-            self.tail.clear();
-            if bytes.len() >= self.memory {
-                write(&file, bytes, self.filed)?;
-                self.filed += length(bytes.len());
-                self.checksum.update(bytes);
+        let mut rest = bytes;
+        if self.filed >= LONG {
+            while self.tail.len() + rest.len() >= self.until_block() {
+                let piece;
+                (piece, rest) = rest.split_at(self.until_block().saturating_sub(self.tail.len()));
+                self.keep(piece);
+                self.write_tail()?;
+            }
+        } else if self.tail.len() + rest.len() > self.memory {
+            self.write_tail()?;
+            if rest.len() >= self.memory {
+                let file = Arc::clone(self.file()?);
+                write(&file, rest, self.filed)?;
+                self.filed += length(rest.len());
+                self.checksum.update(rest);
                 return Ok(());
             }
         }
+        self.keep(rest);
+        Ok(())
+    }
+
+    /// Bytes from the end of the file to the next block of a long log.
+    fn until_block(&self) -> usize {
+        BLOCK - usize::try_from(self.filed % length(BLOCK)).unwrap_or_default()
+    }
+
+    /// What is in the tail is in the log: it counts in the checksum, also if it never gets to the file.
+    fn keep(&mut self, bytes: &[u8]) {
         self.tail.extend_from_slice(bytes);
         self.checksum.update(bytes);
+    }
+
+    fn write_tail(&mut self) -> Result<(), SpoolError> {
+        let file = Arc::clone(self.file()?);
+        write(&file, &self.tail, self.filed)?;
+        self.filed += length(self.tail.len());
+        self.tail.clear();
         Ok(())
     }
 
@@ -229,6 +259,25 @@ mod tests {
         }
         assert!(spool.part(whole.len() as u64, 1).is_none());
         assert!(spool.part(whole.len() as u64 + 1, 1).is_none());
+    }
+
+    #[test]
+    fn a_long_log_is_written_in_whole_blocks() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut spool = spool(&directory, 16);
+        let mut whole = Vec::new();
+        for n in 0..120_usize {
+            let text = vec![b'a' + (n % 26) as u8; n * 7919 % 50_000 + 1];
+            spool.append(Source::Job, &text).unwrap();
+            whole.extend_from_slice(&text);
+            assert!(spool.tail.len() < BLOCK);
+        }
+        assert!(spool.filed > 2 * LONG && spool.filed.is_multiple_of(BLOCK as u64), "{}", spool.filed);
+        assert_eq!(spool.summary().checksum, format!("crc32:{:08x}", crc32fast::hash(&whole)));
+        assert_eq!(read(&spool, 0, usize::MAX), whole);
+        // From the file into memory.
+        let from = spool.filed - 10;
+        assert_eq!(read(&spool, from, 20), whole[usize::try_from(from).unwrap()..][..20]);
     }
 
     #[test]

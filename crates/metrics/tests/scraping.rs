@@ -308,7 +308,7 @@ async fn ask(address: std::net::SocketAddr, request: &str) -> String {
         let _ = stream.read_to_end(&mut answer).await;
         String::from_utf8(answer).unwrap()
     };
-    tokio::time::timeout(Duration::from_secs(10), talk).await.unwrap()
+    tokio::time::timeout(Duration::from_secs(60), talk).await.unwrap()
 }
 
 async fn get(address: std::net::SocketAddr, path: &str) -> String {

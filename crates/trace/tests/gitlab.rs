@@ -15,11 +15,11 @@ use gitlab_api::{
 use gitlab_mock::{Config, Endpoint, Fault, GitlabMock, Job, JobBuilder, JobState, JobView};
 use tokio::time::timeout;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_short_job_costs_one_patch_and_one_update() {
-    let scene = Scene::new(Duration::from_secs(3)).await;
+    let scene = Scene::new(SOON).await;
     scene.log.line(LineKind::Info, "Preparing");
     scene.log.stdout().write("glpat-0123456789abcdef and caf\u{e9} \n".as_bytes());
     let (delivery, view, text) = scene.finish(JobResult::Success).await;
@@ -35,7 +35,7 @@ async fn a_short_job_costs_one_patch_and_one_update() {
 
 #[tokio::test]
 async fn a_failed_job_is_accepted_with_reason_and_exit_code() {
-    let scene = Scene::new(Duration::from_secs(3)).await;
+    let scene = Scene::new(SOON).await;
     let reason = "script_failure".to_owned();
     let result = JobResult::Failed { reason: reason.clone(), sent_reason: reason, exit_code: 7 };
     let (delivery, view, _) = scene.finish(result).await;

@@ -23,8 +23,9 @@ async fn stopped(flags: &[&str], script: &[&str], lines: &[&str]) {
                 .script(["echo \"first is $(cat /proc/1/comm)\""].into_iter().chain(script.iter().copied()))
                 .after_script(["echo \"then it is $CI_JOB_STATUS\""]);
             world.enqueue(match *trigger {
-                "script timeout" => job.variable("RUNNER_SCRIPT_TIMEOUT", "4s"),
-                "job timeout" => job.timeout(Duration::from_secs(6)),
+                // Long enough for a busy machine to have the script listen.
+                "script timeout" => job.variable("RUNNER_SCRIPT_TIMEOUT", "10s"),
+                "job timeout" => job.timeout(Duration::from_secs(16)),
                 _ => job,
             })
         })

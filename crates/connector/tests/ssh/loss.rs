@@ -31,7 +31,8 @@ async fn a_server_that_dies_fails_everything_pending() {
 async fn a_frozen_server_is_noticed_within_five_keepalives() {
     let sshd = Sshd::start("");
     let mut info = sshd.info();
-    info.settings.keepalive = Some(Duration::from_millis(100));
+    // Long enough that a busy machine is not taken for a frozen server before it is one.
+    info.settings.keepalive = Some(Duration::from_millis(500));
     let client = dial(&info, &DialOptions::default(), &mut |_| {}).await.unwrap();
     let mut process = client.exec("echo up; sleep 1000", Bytes::new()).await.unwrap();
     soon("output", process.next()).await.unwrap();
@@ -42,14 +43,14 @@ async fn a_frozen_server_is_noticed_within_five_keepalives() {
 
     assert_eq!(error.to_string(), "connection to instance `i-1` lost: no answer to 4 keepalives");
     // Five intervals, and generous time for a loaded machine.
-    assert!(frozen.elapsed() < Duration::from_secs(5), "{:?}", frozen.elapsed());
+    assert!(frozen.elapsed() < Duration::from_secs(30), "{:?}", frozen.elapsed());
 }
 
 #[tokio::test]
 async fn a_server_that_freezes_while_much_is_sent_to_it_is_noticed() {
     let sshd = Sshd::start("");
     let mut info = sshd.info();
-    info.settings.keepalive = Some(Duration::from_millis(100));
+    info.settings.keepalive = Some(Duration::from_millis(500));
     let client = dial(&info, &DialOptions::default(), &mut |_| {}).await.unwrap();
     let (mut stdin, mut process) = client.exec_piped("echo up; cat > /dev/null").await.unwrap();
     soon("output", process.next()).await.unwrap();
@@ -73,8 +74,8 @@ async fn a_server_that_freezes_while_much_is_sent_to_it_is_noticed() {
 async fn a_quiet_server_that_answers_keepalives_is_not_lost() {
     let sshd = Sshd::start("");
     let mut info = sshd.info();
-    info.settings.keepalive = Some(Duration::from_millis(200));
+    info.settings.keepalive = Some(Duration::from_millis(500));
     let client = dial(&info, &DialOptions::default(), &mut |_| {}).await.unwrap();
-    let ended = soon("exec", run(&client, "sleep 1.5; echo still here", "")).await.unwrap();
+    let ended = soon("exec", run(&client, "sleep 4; echo still here", "")).await.unwrap();
     assert_eq!(ended.stdout, "still here\n");
 }

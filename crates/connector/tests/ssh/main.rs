@@ -11,6 +11,8 @@ mod dial;
 mod exec;
 mod flow;
 mod loss;
+#[path = "../../../../tests/src/ports.rs"]
+mod ports;
 mod relay;
 mod scripted;
 mod sessions;
@@ -21,7 +23,7 @@ mod tunnels;
 use sshd::Sshd;
 
 /// Everything in these tests is done long before; a hang fails here with a message instead of stopping the run.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A server and a client that is connected to it.
 async fn connected(extra: &str) -> (Sshd, Client) {

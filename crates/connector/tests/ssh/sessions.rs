@@ -5,6 +5,9 @@ use std::time::Instant;
 use super::*;
 use crate::relay::Relay;
 
+/// Until one is as fast as it should be: on a busy machine few are.
+const TRIES: u32 = 50;
+
 #[tokio::test]
 async fn ten_jobs_share_a_server_that_allows_two_sessions_per_connection() {
     let (sshd, client) = connected("MaxSessions 2").await;
@@ -70,20 +73,21 @@ async fn a_command_on_a_warm_client_takes_one_round_trip_and_its_input_another()
 
     // A round trip is 100 ms. OpenSSH allows no input before the command has started.
     for (stdin, round_trips) in [("", 1), ("hello", 2)] {
+        let least = Duration::from_millis(100) * round_trips;
+        let most = least + Duration::from_millis(95);
         let mut best = Duration::MAX;
-        for _ in 0..5 {
+        for _ in 0..TRIES {
             // The spare session is there again a round trip after the command before.
             relay.quiet().await;
             let started = Instant::now();
             let ended = soon("exec", run(&client, "cat", stdin)).await.unwrap();
             assert_eq!(ended.stdout, stdin);
             best = best.min(started.elapsed());
+            if best < most {
+                break;
+            }
         }
-        let least = Duration::from_millis(100) * round_trips;
-        assert!(
-            best >= least && best < least + Duration::from_millis(95),
-            "{best:?} for {round_trips} round trips"
-        );
+        assert!(best >= least && best < most, "{best:?} for {round_trips} round trips");
     }
 }
 
@@ -96,7 +100,7 @@ async fn a_prepared_command_takes_one_round_trip_with_its_input() {
     let client = soon("dial", dial(&info, &DialOptions::default(), &mut |_| {})).await.unwrap();
 
     let mut best = Duration::MAX;
-    for _ in 0..5 {
+    for _ in 0..TRIES {
         let prepared = soon("prepare", client.prepare("cat")).await.unwrap();
         relay.quiet().await;
         let started = Instant::now();
@@ -104,6 +108,9 @@ async fn a_prepared_command_takes_one_round_trip_with_its_input() {
         let ended = soon("end", finish(process)).await.unwrap();
         assert_eq!((&ended.stdout[..], ended.status.unwrap().code()), (&b"hello"[..], 0));
         best = best.min(started.elapsed());
+        if best < Duration::from_millis(195) {
+            break;
+        }
     }
     assert!(best >= Duration::from_millis(100) && best < Duration::from_millis(195), "{best:?}");
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -10,6 +9,8 @@ use connect_info::{ConnectInfo, ConnectorSettings, SecretString};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, geteuid};
 use tempfile::TempDir;
+
+use crate::ports::free_port;
 
 /// An OpenSSH server with keys of its own. Its processes end with it.
 pub(crate) struct Sshd {
@@ -26,9 +27,7 @@ impl Sshd {
         keygen(&folder.path().join("host"), &["-t", "ed25519"]);
         keygen(&folder.path().join("id"), &["-t", "ed25519"]);
         fs::copy(folder.path().join("id.pub"), folder.path().join("authorized")).unwrap();
-        // Bound and released: the server gets it next. Nobody else is given a port again so soon.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self { folder, port, extra: extra.to_owned(), server: None }
+        Self { folder, port: free_port(), extra: extra.to_owned(), server: None }
     }
 
     /// A running server; connections are accepted a few milliseconds later.

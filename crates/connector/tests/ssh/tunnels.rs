@@ -4,6 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::*;
+use crate::ports::free_port;
 
 #[tokio::test]
 async fn a_tcp_tunnel_carries_bytes_both_ways_and_both_ends() {
@@ -59,7 +60,7 @@ async fn a_unix_socket_is_reached() {
 #[tokio::test]
 async fn a_tunnel_that_leads_nowhere_is_refused() {
     let (sshd, client) = connected("").await;
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let closed = free_port();
     let refused = soon("tunnel", client.connect_tcp("127.0.0.1", closed)).await.unwrap_err();
     assert_eq!(
         refused.to_string(),

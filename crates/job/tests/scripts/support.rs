@@ -97,11 +97,13 @@ impl Machine {
 
     /// A program in the machine's path.
     pub(crate) fn program(&self, name: &str, script: &str) {
-        use std::os::unix::fs::PermissionsExt as _;
         std::fs::create_dir_all(self.path("bin")).unwrap();
-        let path = self.path("bin").join(name);
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let text = self.path("bin").join("text");
+        std::fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
+        // A file that was written here would be busy while another test's program, which is just being started, has copies of all
+        // open files.
+        let installed = Command::new("install").arg(&text).arg(self.path("bin").join(name)).status();
+        assert!(installed.unwrap().success(), "tests need coreutils");
     }
 }
 

@@ -30,6 +30,7 @@ mod backend;
 mod connect;
 mod ec2;
 mod fault;
+mod identity;
 mod instance;
 mod kinds;
 mod metadata;

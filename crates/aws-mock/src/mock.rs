@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::fault::{ActiveFault, ErrorAnswer, Fault, Service};
+use crate::identity::Identities;
 use crate::kinds::HookResult;
 use crate::metadata::{self, Metadata, MetadataFault};
 use crate::options::{GroupOptions, Options};
@@ -51,6 +52,7 @@ pub struct InstanceView {
 pub(crate) struct Inner {
     pub(crate) options: Options,
     pub(crate) metadata: Metadata,
+    pub(crate) identities: Identities,
     state: Mutex<Shared>,
     /// Held while time passes, so that an instance has its address before anybody sees it run.
     advancing: tokio::sync::Mutex<()>,
@@ -84,6 +86,7 @@ impl AwsMock {
             }),
             options,
             metadata: Metadata::default(),
+            identities: Identities::default(),
             advancing: tokio::sync::Mutex::default(),
         });
         let serving = tokio::spawn(server::serve(listener, inner.clone()));
@@ -126,6 +129,12 @@ impl AwsMock {
                 change(&mut group.options);
             }
         });
+    }
+
+    /// Makes the calls that are signed with this access key those of an identity, as `GetCallerIdentity` tells. The others are
+    /// those of the user `runner`.
+    pub fn name_key(&self, access_key: &str, arn: &str) {
+        self.inner.identities.name(access_key, arn);
     }
 
     /// Sets the desired capacity, as an operator would.

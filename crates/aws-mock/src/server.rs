@@ -7,18 +7,25 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing::{get, put};
 use tokio::net::TcpListener;
 
 use crate::fault::{ErrorAnswer, Service};
 use crate::mock::Inner;
 use crate::query::Query;
 use crate::xml::Xml;
-use crate::{autoscaling, connect, ec2};
+use crate::{autoscaling, connect, ec2, identity};
 
 const REQUEST_ID: &str = "00000000-0000-4000-8000-000000000000";
 
 pub(crate) async fn serve(listener: TcpListener, inner: Arc<Inner>) {
-    let router = Router::new().fallback(call).with_state(inner);
+    let router = Router::new()
+        .route("/federation/credentials", get(identity::portal))
+        .route("/container/credentials", get(identity::container))
+        .route("/latest/api/token", put(identity::metadata_token))
+        .route("/latest/meta-data/{*path}", get(identity::metadata))
+        .fallback(call)
+        .with_state(inner);
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the stand-in for AWS has ended");
     }
@@ -57,16 +64,14 @@ async fn json(inner: &Inner, action: &str, body: &[u8]) -> Response {
 fn query(inner: &Inner, headers: &HeaderMap, query: &Query) -> Response {
     let action = query.get("Action").unwrap_or_default();
     let service = service_of(action, headers);
-    let outcome =
-        signed(headers).and_then(|()| inner.arrived(service, action)).and_then(|()| match service {
-            Service::AutoScaling => autoscaling::answer(inner, action, query),
-            Service::Ec2 => ec2::answer(inner, action, query),
-            Service::Sts => Ok(Xml::new()
-                .text("Arn", "arn:aws:iam::123456789012:user/runner")
-                .text("UserId", "AIDAEXAMPLE")
-                .text("Account", "123456789012")),
-            Service::InstanceConnect => Err(unknown(action)),
-        });
+    // Who has a token of another issuer has no key yet.
+    let signed = if action == "AssumeRoleWithWebIdentity" { Ok(()) } else { signed(headers) };
+    let outcome = signed.and_then(|()| inner.arrived(service, action)).and_then(|()| match service {
+        Service::AutoScaling => autoscaling::answer(inner, action, query),
+        Service::Ec2 => ec2::answer(inner, action, query),
+        Service::Sts => identity::answer(inner, action, query, headers),
+        Service::InstanceConnect => Err(unknown(action)),
+    });
     let kind = [(header::CONTENT_TYPE, "text/xml")];
     match (outcome, service) {
         (Ok(body), Service::Ec2) => {
@@ -120,7 +125,7 @@ fn service_of(action: &str, headers: &HeaderMap) -> Service {
     let scope = authorization.unwrap_or_default();
     if scope.contains("/autoscaling/") {
         Service::AutoScaling
-    } else if scope.contains("/sts/") || action == "GetCallerIdentity" {
+    } else if scope.contains("/sts/") || action == "GetCallerIdentity" || action.starts_with("AssumeRole") {
         Service::Sts
     } else {
         Service::Ec2

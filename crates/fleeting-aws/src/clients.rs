@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use aws_config::BehaviorVersion;
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::meta::credentials::CredentialsProviderChain;
 use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::provider::ProvideCredentials;
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use fleeting::{GroupError, with_causes};
@@ -49,16 +50,25 @@ impl Clients {
         if let Some(profile) = &config.profile {
             loader = loader.profile_name(profile);
         }
-        if let Some(region) = &config.region {
-            loader = loader.region(aws_config::Region::new(region.clone()));
-        }
+        let region = match &config.region {
+            Some(region) => Some(Region::new(region.clone())),
+            None => region(config, &files).await,
+        };
+        let Some(region) = region else {
+            let message =
+                "no AWS region is known: set plugin_config.region, AWS_REGION, or `region` in the profile";
+            return Err(GroupError::Configuration { message: message.to_owned() });
+        };
+        loader = loader.region(region.clone());
         if let Some(endpoint) = &config.endpoint {
             loader = loader.endpoint_url(endpoint);
         }
         if config.profile.is_some() || config.credentials_file.is_some() || config.config_file.is_some() {
             // A profile that was asked for goes before the environment, as with the SDK that upstream uses.
-            let mut own = ProfileFileCredentialsProvider::builder().profile_files(files);
-            let mut others = DefaultCredentialsChain::builder();
+            // Roles are assumed in the group's region.
+            let there = ProviderConfig::without_region().with_region(Some(region.clone()));
+            let mut own = ProfileFileCredentialsProvider::builder().configure(&there).profile_files(files);
+            let mut others = DefaultCredentialsChain::builder().region(region.clone());
             if let Some(profile) = &config.profile {
                 own = own.profile_name(profile);
                 others = others.profile_name(profile);
@@ -68,11 +78,6 @@ impl Clients {
             loader = loader.credentials_provider(chain);
         }
         let sdk = loader.load().await;
-        let Some(region) = sdk.region().map(|region| region.as_ref().to_owned()) else {
-            let message =
-                "no AWS region is known: set plugin_config.region, AWS_REGION, or `region` in the profile";
-            return Err(GroupError::Configuration { message: message.to_owned() });
-        };
         let provider = sdk.credentials_provider().ok_or_else(|| no_credentials("none are configured"))?;
         provider.provide_credentials().await.map_err(|error| no_credentials(&with_causes(&error)))?;
         Ok(Self {
@@ -80,9 +85,19 @@ impl Clients {
             ec2: aws_sdk_ec2::Client::new(&sdk),
             instance_connect: aws_sdk_ec2instanceconnect::Client::new(&sdk),
             sts: aws_sdk_sts::Client::new(&sdk),
-            region,
+            region: region.to_string(),
         })
     }
+}
+
+/// The region of the SDK's chain: environment, profile, instance.
+async fn region(config: &AwsConfig, files: &EnvConfigFiles) -> Option<Region> {
+    let mut loader =
+        aws_config::defaults(BehaviorVersion::latest()).no_credentials().profile_files(files.clone());
+    if let Some(profile) = &config.profile {
+        loader = loader.profile_name(profile);
+    }
+    loader.load().await.region().cloned()
 }
 
 fn files(config: &AwsConfig) -> EnvConfigFiles {

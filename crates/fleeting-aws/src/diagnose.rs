@@ -20,14 +20,35 @@ const CREATION_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 const NOBODY: &str = "i-00000000000000000";
 
 /// The finding that nothing else can be examined.
-pub(crate) fn no_clients(error: &GroupError) -> Finding {
+pub(crate) fn no_clients(error: &GroupError, config: &AwsConfig) -> Finding {
+    let ask = "aws sts get-caller-identity   # as the user who runs drover; it must be answered";
     Finding::new(Severity::Error, "aws/credentials", error.to_string())
         .leads_to("no call to AWS is possible")
-        .repair("aws sts get-caller-identity   # with the same profile, as the user who runs drover")
+        .repair(located(ask, config.region.as_deref(), config))
 }
 
 /// Everything that can be examined without a change.
 pub(crate) async fn all(clients: &Clients, config: &AwsConfig, drifts: u64) -> Vec<Finding> {
+    let mut findings = examined(clients, config, drifts).await;
+    for finding in &mut findings {
+        finding.repair = located(&finding.repair, Some(&clients.region), config);
+    }
+    findings
+}
+
+/// A command of the AWS CLI for the group's region, and with the profile that finds it, whatever the person's own are.
+pub(crate) fn located(command: &str, region: Option<&str>, config: &AwsConfig) -> String {
+    let parts = command.strip_prefix("aws ").and_then(|rest| rest.split_once(' '));
+    let Some((service, rest)) = parts else { return command.to_owned() };
+    let option = |name: &str, value: Option<&str>| {
+        let value = value.filter(|_| !rest.contains(&format!("--{name} ")));
+        value.map_or_else(String::new, |value| format!(" --{name} {value}"))
+    };
+    let (region, profile) = (option("region", region), option("profile", config.profile.as_deref()));
+    format!("aws {service}{region}{profile} {rest}")
+}
+
+async fn examined(clients: &Clients, config: &AwsConfig, drifts: u64) -> Vec<Finding> {
     let mut findings = Vec::new();
     let credentials = clients.sts.get_caller_identity().send().await;
     findings.push(match credentials {
@@ -36,7 +57,7 @@ pub(crate) async fn all(clients: &Clients, config: &AwsConfig, drifts: u64) -> V
             Finding::good("aws/credentials", format!("AWS knows the credentials as {arn}"))
         }
         Err(error) => {
-            let refused = no_clients(&classify("sts:GetCallerIdentity", &error));
+            let refused = no_clients(&classify("sts:GetCallerIdentity", &error), config);
             findings.push(refused);
             return findings;
         }
@@ -131,6 +152,14 @@ async fn permissions(clients: &Clients, group: &AutoScalingGroup, name: &str) ->
         findings.push(permission(ACTION, error.map(|error| classify(ACTION, &error)).as_ref(), false));
     }
     {
+        const ACTION: &str = "autoscaling:DeleteTags";
+        // A tag that no group has.
+        let tag = Tag::builder().resource_id(name).resource_type("auto-scaling-group").key("drover:none");
+        let asked = clients.autoscaling.delete_tags().tags(tag.build()).send().await;
+        let error = asked.err().filter(|error| error.code() != Some("ValidationError"));
+        findings.push(permission(ACTION, error.map(|error| classify(ACTION, &error)).as_ref(), false));
+    }
+    {
         const ACTION: &str = "autoscaling:DescribeScalingActivities";
         let asked = clients.activities(name, 1).await;
         findings.push(permission(ACTION, asked.err().as_ref(), false));
@@ -152,6 +181,15 @@ async fn permissions(clients: &Clients, group: &AutoScalingGroup, name: &str) ->
         let asked = clients.ec2.describe_spot_instance_requests().dry_run(true).send().await;
         let error = asked.err().filter(|error| error.code() != Some("DryRunOperation"));
         findings.push(permission(ACTION, error.map(|error| classify(ACTION, &error)).as_ref(), false));
+    }
+    if let Some(member) = member {
+        const ACTION: &str = "ec2:GetPasswordData";
+        let asked = clients.ec2.get_password_data().instance_id(member).dry_run(true).send().await;
+        let error = asked.err().filter(|error| error.code() != Some("DryRunOperation"));
+        let mut finding = permission(ACTION, error.map(|error| classify(ACTION, &error)).as_ref(), false);
+        // Most groups have no Windows.
+        finding.severity = finding.severity.min(Severity::Notice);
+        findings.push(finding);
     }
     if let (Some(member), Ok(throwaway)) = (member, Login::fresh()) {
         const ACTION: &str = "ec2-instance-connect:SendSSHPublicKey";
@@ -330,6 +368,10 @@ fn consequence(action: &str) -> &'static str {
         "autoscaling:CreateOrUpdateTags" => {
             "another manager cannot see that the group is in use, and both end each other's instances"
         }
+        "autoscaling:DeleteTags" => {
+            "after an orderly end, another manager waits until the tag has lapsed before it takes the group over"
+        }
+        "ec2:GetPasswordData" => "Windows instances need connector_config.password",
         "autoscaling:DescribeScalingActivities" => {
             "it is not said why instances do not come, or what became of lost ones"
         }

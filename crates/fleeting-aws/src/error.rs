@@ -30,12 +30,12 @@ where
 
 /// Credentials that could not be had.
 pub(crate) fn no_credentials(why: &str) -> GroupError {
-    GroupError::Denied {
-        message: format!(
-            "no AWS credentials: {why}; set plugin_config.profile or credentials_file, environment variables, or an \
-             instance profile"
-        ),
-    }
+    let then = if why.contains("SSO token") {
+        "log in with `aws sso login` as the user who runs drover; a service is better off with a role"
+    } else {
+        "set plugin_config.profile or credentials_file, environment variables, or an instance profile"
+    };
+    GroupError::Denied { message: format!("no AWS credentials: {why}; {then}") }
 }
 
 /// An error by the code and the words of AWS.

@@ -109,6 +109,16 @@ impl AwsGroup {
         &self.config.name
     }
 
+    pub(crate) fn config(&self) -> &AwsConfig {
+        &self.config
+    }
+
+    /// The group's region, once it is known.
+    pub(crate) fn region(&self) -> Option<&str> {
+        let found = self.clients.get().map(|clients| clients.region.as_str());
+        found.or(self.config.region.as_deref())
+    }
+
     /// Reads the group and takes the answer in.
     async fn look(&self) -> Result<(AutoScalingGroup, Vec<Seen>, u32), GroupError> {
         let group = self.clients().await?.group(self.name()).await?;
@@ -559,7 +569,7 @@ impl InstanceGroup for AwsGroup {
     async fn diagnose(&self) -> Vec<Finding> {
         let clients = match self.clients().await {
             Ok(clients) => clients,
-            Err(error) => return vec![diagnose::no_clients(&error)],
+            Err(error) => return vec![diagnose::no_clients(&error, &self.config)],
         };
         // Also shows whose the group is.
         if let Err(error) = self.look().await {

@@ -5,6 +5,7 @@ use aws_sdk_autoscaling::types::{AutoScalingGroup, Tag};
 use fleeting::GroupError;
 use fleeting::lease::{GroupLease, Lease};
 
+use crate::diagnose::located;
 use crate::error::classify;
 use crate::group::AwsGroup;
 
@@ -89,6 +90,10 @@ impl GroupLease for AwsGroup {
     }
 
     fn removal(&self) -> String {
-        format!("aws autoscaling delete-tags --tags ResourceId={},ResourceType={KIND},Key={TAG}", self.name())
+        let command = format!(
+            "aws autoscaling delete-tags --tags ResourceId={},ResourceType={KIND},Key={TAG}",
+            self.name()
+        );
+        located(&command, self.region(), self.config())
     }
 }

@@ -36,9 +36,13 @@ pub(crate) fn resize(plugin: &str, config: &Value, size: u32) -> String {
     let lower = "or lower max_instances";
     match plugin {
         "aws" => {
-            let name = config.get("name").and_then(Value::as_str).unwrap_or("NAME");
+            let key = |key| config.get(key).and_then(Value::as_str).filter(|value| !value.is_empty());
+            let option = |name| key(name).map_or_else(String::new, |value| format!(" --{name} {value}"));
+            let (region, profile, name) =
+                (option("region"), option("profile"), key("name").unwrap_or("NAME"));
             format!(
-                "aws autoscaling update-auto-scaling-group --auto-scaling-group-name {name} --max-size {size}   # {lower}"
+                "aws autoscaling{region}{profile} update-auto-scaling-group --auto-scaling-group-name {name} --max-size \
+                 {size}   # {lower}"
             )
         }
         "static" => format!("add machines to [runners.autoscaler.plugin_config.instances]   # {lower}"),

@@ -11,7 +11,7 @@ async fn doctor(cloud: &Cloud) -> (serde_json::Value, Option<i32>) {
     examine(&Setup::new().runner(cloud.entry()), &[]).await
 }
 
-async fn examine(setup: &Setup, arguments: &[&str]) -> (serde_json::Value, Option<i32>) {
+pub(crate) async fn examine(setup: &Setup, arguments: &[&str]) -> (serde_json::Value, Option<i32>) {
     let gitlab = GitlabMock::start(gitlab_mock::Config::default()).await.unwrap();
     gitlab.add_runner("glrt-fleet-0123456789abcdef");
     gitlab.add_runner("glrt-example-0123456789abcdef");
@@ -30,7 +30,7 @@ async fn examine(setup: &Setup, arguments: &[&str]) -> (serde_json::Value, Optio
     (said, output.status.code())
 }
 
-fn find<'a>(said: &'a serde_json::Value, check: &str) -> &'a serde_json::Value {
+pub(crate) fn find<'a>(said: &'a serde_json::Value, check: &str) -> &'a serde_json::Value {
     let findings = said["findings"].as_array().unwrap();
     findings.iter().find(|found| found["check"] == check).unwrap_or_else(|| panic!("no {check}: {said:#}"))
 }

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail them")]
 
 mod cloud;
+mod commands;
+mod credentials;
 mod doctor;
 mod examples;
 mod idle;

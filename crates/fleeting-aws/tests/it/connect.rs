@@ -1,7 +1,6 @@
 //! Reaching instances: real OpenSSH servers behind the cloud's instances, logged in to by the connector.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -18,6 +17,7 @@ use fleeting::{ConnectorSettings, ExposeSecret as _, GroupError, InstanceGroup, 
 use tempfile::TempDir;
 
 use crate::common::{Cloud, running, until};
+use crate::ports::free_port;
 
 /// Each instance is an OpenSSH server that lets in what was pushed.
 #[derive(Default)]
@@ -36,7 +36,7 @@ impl Server {
             Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&host).status();
         assert!(made.unwrap().success(), "tests need ssh-keygen (Debian: openssh-client)");
         std::fs::write(folder.path().join("keys"), "").unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let at = folder.path().display();
         let config = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {at}/host\nAuthorizedKeysFile {at}/keys\n\
@@ -96,7 +96,7 @@ fn settings() -> ConnectorSettings {
     let me = nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap().name;
     ConnectorSettings {
         username: Some(me),
-        timeout: Some(Duration::from_secs(20)),
+        timeout: Some(Duration::from_secs(60)),
         ..ConnectorSettings::default()
     }
 }
@@ -152,7 +152,7 @@ async fn a_push_that_is_forbidden_names_the_permission() {
     let id = running(&group, 1).await.remove(0);
     cloud.aws.fail("SendSSHPublicKey", Fault::AccessDenied, None);
     let mut info = group.connect_info(&id).await.unwrap();
-    info.settings.timeout = Some(Duration::from_secs(1));
+    info.settings.timeout = Some(Duration::from_secs(3));
     let error = dial(&info, &DialOptions::default(), &mut |_| {}).await.unwrap_err();
     let text = format!("{error:?}");
     assert!(text.contains("the IAM policy lacks ec2-instance-connect:SendSSHPublicKey"), "{text}");

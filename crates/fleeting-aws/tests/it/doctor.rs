@@ -3,7 +3,7 @@
 use aws_mock::{Fault, Options};
 use fleeting::{Finding, InstanceGroup, Severity};
 
-use crate::common::Cloud;
+use crate::common::{Cloud, running};
 
 fn find<'a>(findings: &'a [Finding], check: &str) -> &'a Finding {
     findings
@@ -93,6 +93,30 @@ async fn each_missing_permission_is_found() {
     );
     let finding = find(&findings, "aws/permission/autoscaling:SetDesiredCapacity");
     assert!(finding.repair.contains("\"Action\": \"autoscaling:SetDesiredCapacity\""), "{finding:?}");
+}
+
+#[tokio::test]
+async fn every_action_of_the_policy_is_examined() {
+    let policy: serde_json::Value =
+        serde_json::from_str(&drover_fleeting_aws::policy("arn", "build")).unwrap();
+    let statements = policy["Statement"].as_array().unwrap();
+    let actions = statements.iter().flat_map(|statement| statement["Action"].as_array().unwrap());
+    let actions: Vec<&str> = actions.map(|action| action.as_str().unwrap()).collect();
+    assert!(actions.contains(&"ec2:GetPasswordData") && actions.contains(&"autoscaling:DeleteTags"));
+    let cloud = Cloud::new(Options::default()).await;
+    let group = cloud.build().await;
+    assert_eq!(group.increase(1).await.done, 1);
+    running(&group, 1).await;
+    for action in actions {
+        let (_, name) = action.split_once(':').unwrap();
+        cloud.aws.fail(name, Fault::AccessDenied, None);
+        let findings = cloud.named("build").diagnose().await;
+        cloud.aws.heal();
+        let finding = find(&findings, &format!("aws/permission/{action}"));
+        assert!(finding.severity > Severity::Good, "{finding:?}");
+        assert!(finding.what.contains(name) && !finding.leads_to.is_empty(), "{finding:?}");
+    }
+    assert_eq!((cloud.aws.desired("build"), cloud.aws.launched()), (1, 1), "nothing was changed");
 }
 
 #[tokio::test]

@@ -9,4 +9,6 @@ mod connect;
 mod doctor;
 mod kinds;
 mod lease;
+#[path = "../../../../tests/src/ports.rs"]
+mod ports;
 mod watch;

@@ -25,7 +25,7 @@ change of a key run `UPDATE_REFERENCE=1 cargo test -p drover-config --test refer
 - **Empty strings** count as absent.
 - **Changes** are picked up while Drover runs. \"restart\" in the last column means: of the runner entry, or of the process for keys
   outside of `[[runners]]`.
-- **Not a key of GitLab Runner:** `group_lease` and `group_lease_ttl` of `autoscaler`, `host_key` of `connector_config`.
+- **Not a key of GitLab Runner:** `group_lease`, `group_lease_ttl` and `save_before_end` of `autoscaler`, `host_key` of `connector_config`.
 ";
 
 /// Every key that is known, from the top of the file down.

@@ -307,6 +307,14 @@ fn one_group_or_machine_in_two_entries() {
 }
 
 #[test]
+fn time_that_no_notice_leaves_is_warned_about() {
+    let with =
+        |time: &str| said(&RUNNER.replace("    max", &format!("    save_before_end = \"{time}\"\n    max")));
+    assert!(with("2m").contains("`save_before_end` is above 90s"), "{}", with("2m"));
+    assert!(!with("90s").contains("save_before_end"), "{}", with("90s"));
+}
+
+#[test]
 fn marks_of_groups() {
     insta::assert_snapshot!(said(&RUNNER.replace("    max", "    group_lease_ttl = \"1s\"\n    max")));
     insta::assert_snapshot!(said(&RUNNER.replace("    max", "    group_lease_ttl = \"1m\"\n    max")));

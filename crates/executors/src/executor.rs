@@ -41,6 +41,12 @@ pub trait Executor: Send + Sync + 'static {
         log: &JobLog,
     ) -> Result<Box<dyn Environment>, PrepareError>;
 
+    /// How long before the end of its instance is near the script of a job is stopped, so that what it leaves can be saved. For
+    /// executors whose instances can be taken away.
+    fn time_to_save(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// The newest scaling decision, for executors that scale.
     fn report(&self) -> Option<watch::Receiver<Option<Arc<taskscaler::Report>>>> {
         None

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aws_mock::{Fault, MetadataFault};
 use drover_tests::{Entry, Finished, Setup, World, eventually};
-use gitlab_mock::{Job, JobBuilder};
+use gitlab_mock::{ArtifactSpec, Job, JobBuilder};
 use metrics::{Build, LogCounter, Metrics};
 
 use crate::cloud::Cloud;
@@ -116,6 +116,61 @@ async fn a_notice_at_the_instance_ends_its_job_in_time_and_brings_another_instan
     world.run(JobBuilder::new("again").script(["echo hello"])).await.succeeded().says_not(&victim);
     world.stop().await;
     assert!(cloud.members().is_empty());
+}
+
+/// A notice that allows to save something, with [`SAVING`] for it: heard of within 5 seconds, and the script has some left.
+const ENOUGH: Duration = Duration::from_secs(38);
+const SAVING: &str = "8s";
+
+#[tokio::test]
+async fn what_a_job_leaves_is_saved_before_its_instance_goes_if_the_notice_allows_that() {
+    let cloud = spot().await;
+    let entry = roomy(&cloud).set("autoscaler.save_before_end", SAVING);
+    let world = Setup::new().runner(entry).start().await;
+    let script = "trap 'echo told to end; exit 1' TERM; echo half >made; echo it runs; sleep 1000 & wait";
+    let always = ArtifactSpec { when: "always".into(), ..ArtifactSpec::archive("", ["made"]) };
+    let job = JobBuilder::new("saves").script([script]).artifact(always);
+    // An after_script without end takes half of the time, and no more.
+    let after = ["echo after all, the job has $CI_JOB_STATUS", "sleep 1000"];
+    let job = world.enqueue(job.after_script(after));
+    world.says(&job, "it runs").await;
+    let victim = victim(&cloud);
+    cloud.aws.interrupt_in(&victim, ENOUGH);
+    world.says(&job, "spot interruption notice (terminate). If its script still runs at ").await;
+
+    let ended = world.finished(&job).await.failed("runner_system_failure", None);
+    let left = cloud.aws.left(&victim);
+    let ended = ended
+        .has_line("told to end")
+        .says("The script was stopped, because its instance will be taken away.")
+        .has_line("after all, the job has failed")
+        .says("after_script failed, but job will continue unaffected");
+    let last = ended.log.trim_end().lines().last().unwrap_or_default();
+    let start =
+        format!("ERROR: Job failed (system failure): instance {victim} is taken away: spot interruption");
+    assert!(last.starts_with(&start), "{last}");
+    assert_eq!(job.artifacts().len(), 1, "{}", ended.log);
+    assert!(left.is_some_and(|left| !left.is_zero()), "before the instance went:\n{}", ended.log);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_ends_in_time_also_when_saving_takes_longer_than_there_is() {
+    let cloud = spot().await;
+    let entry = roomy(&cloud).set("autoscaler.save_before_end", SAVING);
+    let world = Setup::new().runner(entry).start().await;
+    let job = JobBuilder::new("stubborn").script(["echo it runs; sleep 1000"]);
+    let job = world.enqueue(job.after_script(["trap '' TERM; echo after all; while :; do sleep 1; done"]));
+    world.says(&job, "it runs").await;
+    let victim = victim(&cloud);
+    cloud.aws.interrupt_in(&victim, ENOUGH);
+    let ended = world.finished(&job).await.failed("runner_system_failure", None).has_line("after all");
+    assert!(
+        cloud.aws.left(&victim).is_some_and(|left| !left.is_zero()),
+        "before the instance went:\n{}",
+        ended.log
+    );
+    world.stop().await;
 }
 
 #[tokio::test]

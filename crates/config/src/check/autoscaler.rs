@@ -109,6 +109,7 @@ fn limits(settings: &Autoscaler, at: &KeyPath, findings: &mut Findings) {
     findings.not_negative(at, "failure_threshold", settings.failure_threshold, "0 means the default of 3");
     let retries = settings.shutdown_deletion_retries;
     findings.not_negative(at, "shutdown_deletion_retries", retries, "0 means the default of 3");
+    save_before_end(settings, at, findings);
     lease(settings, at, findings);
     if settings.max_instances.is_none_or(|most| most == 0) {
         findings.warning(
@@ -137,8 +138,23 @@ fn limits(settings: &Autoscaler, at: &KeyPath, findings: &mut Findings) {
     }
 }
 
+/// More of the two minutes of a spot instance cannot be given to saving what a job leaves.
+const LONGEST_SAVE: Duration = Duration::from_secs(90);
+
 /// Shortest mark: it is written in whole seconds, and renewed when a third of it is over.
 const SHORTEST_LEASE: Duration = Duration::from_secs(2);
+
+fn save_before_end(settings: &Autoscaler, at: &KeyPath, findings: &mut Findings) {
+    if settings.save_before_end() > LONGEST_SAVE {
+        findings.warning(
+            "save-before-end",
+            &at.key("save_before_end"),
+            "`save_before_end` is above 90s: a spot instance is announced two minutes before its end, so nothing would be saved \
+             there",
+            "lower it, or remove the key for its default of 40s",
+        );
+    }
+}
 
 fn lease(settings: &Autoscaler, at: &KeyPath, findings: &mut Findings) {
     let Some(valid) = settings.group_lease_ttl else { return };

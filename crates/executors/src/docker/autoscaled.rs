@@ -114,6 +114,10 @@ impl Executor for DockerAutoscaler {
         self.instances.capacity()
     }
 
+    fn time_to_save(&self) -> Duration {
+        self.instances.time_to_save()
+    }
+
     async fn prepare(
         &self,
         reservation: Box<dyn Reservation>,
@@ -232,7 +236,7 @@ fn unreached(said: String) -> String {
 /// Completes when the instance is about to be taken away.
 async fn taken(ground: &InstanceEnvironment) -> String {
     match Environment::foreseen(ground) {
-        Some(foreseen) => foreseen.taken().await.to_string(),
+        Some(foreseen) => foreseen.taken(Duration::ZERO).await.to_string(),
         None => std::future::pending().await,
     }
 }

@@ -473,6 +473,11 @@ impl Executor for InstanceExecutor {
         Ok(Box::new(placed))
     }
 
+    fn time_to_save(&self) -> Duration {
+        let entry = self.entry.read().unwrap_or_else(PoisonError::into_inner);
+        entry.autoscaler.as_ref().map_or(Duration::ZERO, config::Autoscaler::save_before_end)
+    }
+
     fn report(&self) -> Option<watch::Receiver<Option<Arc<Report>>>> {
         Some(self.scaler.report())
     }

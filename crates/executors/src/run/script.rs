@@ -13,6 +13,7 @@ use trace::JobLog;
 use super::JobWatcher;
 use super::signals::{Scope, Signals, Stopped};
 use super::stage::{self, Ended};
+use crate::foreseen::Saving;
 use crate::{CacheAddresses, Environment, Executor, PrepareError, PrepareRequest, Reservation};
 
 /// Bound of the last stage, which runs whatever happened.
@@ -40,6 +41,8 @@ pub(super) struct Driver<'a> {
     place_failed: bool,
     /// The job was stopped because this was announced.
     ended_early: Option<DoomKind>,
+    /// Until its instance goes, what a job leaves can be saved for this long.
+    time_to_save: Option<Duration>,
 }
 
 /// The place of a job that has run its last stage.
@@ -95,6 +98,7 @@ impl<'a> Driver<'a> {
             prepared: false,
             place_failed: false,
             ended_early: None,
+            time_to_save: None,
         }
     }
 
@@ -122,11 +126,12 @@ impl<'a> Driver<'a> {
             session.offer(terminals);
         }
         let foreseen = environment.foreseen();
-        self.signals.foresee(foreseen.clone());
+        let saving = if self.has_something_to_save() { self.executor.time_to_save() } else { Saving::ZERO };
+        self.signals.foresee(foreseen.clone(), saving);
         let (log, job, job_end) = (self.log, self.context.job().id, self.signals.job_end());
         let tell = async {
             match &foreseen {
-                Some(foreseen) => foreseen.tell(job, log, job_end).await,
+                Some(foreseen) => foreseen.tell(job, log, job_end, saving).await,
                 None => std::future::pending().await,
             }
         };
@@ -135,10 +140,11 @@ impl<'a> Driver<'a> {
             never = tell => match never {},
             outcome = self.stages(&*environment) => outcome,
         };
-        if let Some(session) = session.filter(|_| !matches!(outcome, Err(Trouble::Lost(_)))) {
+        let stays = !matches!(outcome, Err(Trouble::Lost(_))) && self.ended_early.is_none();
+        if let Some(session) = session.filter(|_| stays) {
             self.see_off(&session, &*environment).await;
         }
-        if self.prepared && !matches!(outcome, Err(Trouble::Lost(_))) {
+        if self.prepared && stays {
             self.clean_up(&*environment).await;
         }
         let vacated = Vacated { environment, healthy: !self.place_failed, ended_early: self.ended_early };
@@ -222,15 +228,28 @@ impl<'a> Driver<'a> {
             return Err(trouble);
         }
         let outcome = if script.is_ok() { Outcome::Success } else { Outcome::Failure };
-        let cache = self.stage(environment, Stage::ArchiveCache(outcome), Scope::AFTER).await;
-        if let Err(trouble @ (Trouble::Halted(_) | Trouble::Lost(_))) = cache {
-            return Err(first(script, trouble));
+        let (cache, artifacts) = (Stage::ArchiveCache(outcome), Stage::UploadArtifacts(outcome));
+        // In what is left of an instance that goes, what cannot be made again comes first.
+        let stages = if self.time_to_save.is_some() { [artifacts, cache] } else { [cache, artifacts] };
+        let mut result = script;
+        for stage in stages {
+            let saved = self.stage(environment, stage, Scope::AFTER).await;
+            if let Err(trouble @ (Trouble::Halted(_) | Trouble::Lost(_))) = saved {
+                return Err(first(result, trouble));
+            }
+            result = result.and(saved);
         }
-        let upload = self.stage(environment, Stage::UploadArtifacts(outcome), Scope::AFTER).await;
-        if let Err(trouble @ (Trouble::Halted(_) | Trouble::Lost(_))) = upload {
-            return Err(first(script, trouble));
-        }
-        script.and(cache).and(upload)
+        result
+    }
+
+    /// Whether anything runs after a script that was stopped.
+    fn has_something_to_save(&self) -> bool {
+        let stages = [
+            Stage::AfterScript,
+            Stage::UploadArtifacts(Outcome::Failure),
+            Stage::ArchiveCache(Outcome::Failure),
+        ];
+        stages.into_iter().any(|stage| self.context.is_needed(stage))
     }
 
     /// Checkout, caches, artifacts of earlier jobs.
@@ -267,6 +286,13 @@ impl<'a> Driver<'a> {
             }
             Err(Trouble::Halted(failure)) if self.script_timed_out(&failure) => {
                 (JobStatus::TimedOut, Err(Trouble::Failed(failure)))
+            }
+            Err(Trouble::Lost(failure)) if self.time_to_save.is_some() => {
+                self.log.line(
+                    LineKind::Warning,
+                    "The script was stopped, because its instance will be taken away. What saves its results runs until then.",
+                );
+                (JobStatus::Failed, Err(Trouble::Failed(failure)))
             }
             Err(Trouble::Failed(failure)) => (JobStatus::Failed, Err(Trouble::Failed(failure))),
             Err(trouble @ (Trouble::Halted(_) | Trouble::Lost(_))) => return Err(trouble),
@@ -326,7 +352,10 @@ impl<'a> Driver<'a> {
         environment: &dyn Environment,
         script: Result<(), Trouble>,
     ) -> Result<(), Trouble> {
-        let bound = self.timeouts.after_script;
+        // Of the time before the end of an instance, the other half is for artifacts and caches.
+        let bound = self
+            .time_to_save
+            .map_or(self.timeouts.after_script, |left| self.timeouts.after_script.min(left / 2));
         let scope = Scope::AFTER.within(bound, Deadline::AfterScript);
         match self.stage(environment, Stage::AfterScript, scope).await {
             Ok(()) => script,
@@ -419,6 +448,7 @@ impl<'a> Driver<'a> {
             Stopped::Taken(taken) => {
                 self.place_failed = true;
                 self.ended_early = Some(taken.doom.kind);
+                self.time_to_save = taken.time_to_save();
                 Trouble::Lost(taken.failure())
             }
             Stopped::Canceled | Stopped::Aborted | Stopped::Interrupted(_) | Stopped::TimedOut(..) => {

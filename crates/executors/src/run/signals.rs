@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use trace::RemoteState;
 
 use super::Interrupt;
-use crate::foreseen::{Foreseen, Taken};
+use crate::foreseen::{Foreseen, Saving, Taken};
 
 /// All that may stop a stage.
 #[derive(Clone)]
@@ -19,6 +19,7 @@ pub(super) struct Signals {
     job_end: Instant,
     job_timeout: Duration,
     foreseen: Option<Foreseen>,
+    saving: Saving,
 }
 
 /// What stops a stage besides what stops the whole job.
@@ -30,6 +31,8 @@ pub(super) struct Scope {
     pub(super) deadline: Option<(Instant, Deadline, Duration)>,
     /// The job's own timeout and signals do not reach it: it cleans up, within its deadline.
     pub(super) shielded: bool,
+    /// It saves what the job leaves: before the end of its instance it may run for longer than the script.
+    pub(super) saves: bool,
 }
 
 /// Why a stage was stopped.
@@ -55,12 +58,20 @@ impl Signals {
         interrupt: Interrupt,
         job_timeout: Duration,
     ) -> Self {
-        Self { remote, interrupt, job_end: Instant::now() + job_timeout, job_timeout, foreseen: None }
+        Self {
+            remote,
+            interrupt,
+            job_end: Instant::now() + job_timeout,
+            job_timeout,
+            foreseen: None,
+            saving: Saving::ZERO,
+        }
     }
 
-    /// The job has a place, for whose instance this is announced.
-    pub(super) fn foresee(&mut self, foreseen: Option<Foreseen>) {
+    /// The job has a place, for whose instance this is announced, and needs so long to save what it leaves.
+    pub(super) fn foresee(&mut self, foreseen: Option<Foreseen>, saving: Saving) {
         self.foreseen = foreseen;
+        self.saving = saving;
     }
 
     /// When the job's time is over.
@@ -119,7 +130,10 @@ impl Signals {
         };
         let taken = async {
             match &self.foreseen {
-                Some(foreseen) => Stopped::Taken(foreseen.taken().await),
+                Some(foreseen) => {
+                    let saving = if scope.saves { Saving::ZERO } else { self.saving };
+                    Stopped::Taken(foreseen.taken(saving).await)
+                }
                 None => std::future::pending().await,
             }
         };
@@ -139,9 +153,9 @@ impl Signals {
 
 impl Scope {
     /// Before and between the steps: everything stops the job.
-    pub(super) const BEFORE: Self = Self { cancel: true, deadline: None, shielded: false };
+    pub(super) const BEFORE: Self = Self { cancel: true, deadline: None, shielded: false, saves: false };
     /// After the steps: a cancel comes too late to matter.
-    pub(super) const AFTER: Self = Self { cancel: false, deadline: None, shielded: false };
+    pub(super) const AFTER: Self = Self { cancel: false, deadline: None, shielded: false, saves: true };
 
     /// The same with a bound.
     pub(super) fn within(self, bound: Duration, which: Deadline) -> Self {

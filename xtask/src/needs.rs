@@ -8,7 +8,7 @@ use crate::patience::patiently;
 use crate::steps::{fetch, program, say};
 
 /// Program and the Debian package that has it.
-const NEEDS: [(&str, &str); 28] = [
+const NEEDS: &[(&str, &str)] = &[
     ("/usr/sbin/sshd", "openssh-server"),
     ("ssh-keygen", "openssh-client"),
     ("git", "git"),
@@ -28,8 +28,6 @@ const NEEDS: [(&str, &str); 28] = [
     ("prometheus", "prometheus"),
     ("promtool", "prometheus"),
     ("setpriv", "util-linux"),
-    ("unshare", "util-linux"),
-    ("mount", "mount"),
     ("unshare", "util-linux"),
     ("mount", "mount"),
     ("dockerd", "docker.io"),

@@ -109,6 +109,12 @@ impl NestingMock {
         self.shared.lock().calls.iter().filter(|call| *call == method).count()
     }
 
+    /// The methods that were called, in their order.
+    #[must_use]
+    pub fn calls(&self) -> Vec<String> {
+        self.shared.lock().calls.clone()
+    }
+
     /// The settings that it was initialised with, in their order.
     #[must_use]
     pub fn settings(&self) -> Vec<String> {
@@ -137,6 +143,16 @@ impl NestingMock {
         let machine =
             MachineView { id: id.to_owned(), image: "planted".to_owned(), addr: String::new(), slot };
         self.shared.lock().machines.insert(id.to_owned(), machine);
+    }
+
+    /// Ends what stands behind a machine, which the daemon does not notice. Whether there was one of this id.
+    #[must_use]
+    pub fn crash(&self, id: &str) -> bool {
+        let known = self.shared.lock().machines.contains_key(id);
+        if known {
+            self.shared.hypervisor.end(id);
+        }
+        known
     }
 
     /// Forgets that it was initialised, as after a restart of the daemon.

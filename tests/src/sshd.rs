@@ -15,6 +15,8 @@ pub struct Sshd {
     folder: TempDir,
     port: u16,
     extra: String,
+    /// Whoever logs in finds the first of each at the place of the second.
+    mounts: Vec<(PathBuf, PathBuf)>,
     server: Option<Child>,
 }
 
@@ -33,15 +35,58 @@ impl Sshd {
     /// When OpenSSH is not installed, or does not start.
     #[must_use]
     pub fn configured(extra: &str) -> Self {
+        let mut sshd = Self::prepare(extra);
+        sshd.launch();
+        sshd
+    }
+
+    /// A machine with files of its own: whoever logs in finds `own`, which is made below the home folder, at the place of `shared`,
+    /// an existing folder that is the same for several such machines.
+    ///
+    /// # Panics
+    /// When OpenSSH does not start, or the tests may not mount.
+    #[must_use]
+    pub fn with_folder(own: &str, shared: &Path) -> Self {
+        let mut sshd = Self::prepare("");
+        let own = sshd.path(own);
+        std::fs::create_dir_all(&own).expect("the folder can be written to");
+        sshd.mounts.push((own, shared.to_owned()));
+        sshd.launch();
+        sshd
+    }
+
+    /// A machine with one more user, who logs in with a password. `hash` is that of `crypt(3)`.
+    ///
+    /// # Panics
+    /// When OpenSSH does not start, or the tests may not mount.
+    #[must_use]
+    pub fn with_user(name: &str, hash: &str) -> Self {
+        let mut sshd = Self::prepare("PasswordAuthentication yes\nPermitRootLogin yes");
+        let folder = sshd.folder.path().display().to_string();
+        // With the number of the user who runs the tests, because nobody else may use what is theirs.
+        let number = geteuid().as_raw();
+        let shadowed = [
+            ("passwd", format!("{name}:x:{number}:{number}::{folder}:/bin/bash\n")),
+            ("shadow", format!("{name}:{hash}:19000:0:99999:7:::\n")),
+        ];
+        for (file, line) in shadowed {
+            let system = Path::new("/etc").join(file);
+            let rest = std::fs::read_to_string(&system).expect("the users of the system can be read");
+            std::fs::write(sshd.path(file), line + &rest).expect("the folder can be written to");
+            sshd.mounts.push((sshd.path(file), system));
+        }
+        sshd.launch();
+        sshd
+    }
+
+    fn prepare(extra: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         keygen(&folder.path().join("host"));
         keygen(&folder.path().join("id"));
         // Bound and released: the server gets it next. Nobody else is given a port again so soon.
         let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let port = listener.expect("a free port").port();
-        let mut sshd = Self { folder, port, extra: extra.to_owned(), server: None };
-        sshd.launch();
-        sshd
+        Self { folder, port, extra: extra.to_owned(), mounts: Vec::new(), server: None }
     }
 
     /// Starts the server, again after [`stop`](Self::stop).
@@ -61,7 +106,15 @@ impl Sshd {
         let path = self.path("config");
         std::fs::write(&path, config).expect("the folder can be written to");
         let log = std::fs::File::create(self.path("log")).expect("the folder can be written to");
-        let server = Command::new(program())
+        let mut command = Command::new(program());
+        if !self.mounts.is_empty() {
+            // Seen by this server and what it starts, and by nobody else.
+            let script = "while [ \"$1\" != -- ]; do mount --bind \"$1\" \"$2\" || exit 1; shift 2; done; shift; exec \"$@\"";
+            command = Command::new("unshare");
+            command.args(["--mount", "sh", "-c", script, "sh"]);
+            command.args(self.mounts.iter().flat_map(|(own, shared)| [own, shared])).arg("--").arg(program());
+        }
+        let server = command
             .args(["-D", "-e", "-f"])
             .arg(path)
             .stdin(Stdio::null())

@@ -52,10 +52,18 @@ impl Cloud {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut GroupOptions)) -> Self {
+        Self::of(Arc::new(Servers::default()), change).await
+    }
+
+    /// The same with other instances.
+    pub(crate) async fn of(
+        backend: Arc<dyn InstanceBackend>,
+        change: impl FnOnce(&mut GroupOptions),
+    ) -> Self {
         let options = Options {
             boot_delay: Duration::from_millis(200),
             terminate_delay: Duration::from_millis(100),
-            backend: Arc::new(Servers::default()),
+            backend,
             ..Options::default()
         };
         let aws = AwsMock::start(options).await.unwrap();

@@ -177,7 +177,7 @@ struct Stage {
 impl Stage {
     async fn runs_a_job(&self) {
         let job = self.gitlab.enqueue(&self.runner, plain("job").script(["echo hello"]));
-        let view = job.finished(PATIENCE).await.unwrap();
+        let view = job.finished(PATIENCE).await.expect("the job ends");
         assert_eq!(view.state, JobState::Success, "{}", job.log_text());
     }
 

@@ -75,18 +75,16 @@ pub enum Error {
 // === impl Error ===
 
 impl Error {
-    /// The daemon is there and answered that it failed: not the way to it is to blame, but what it was asked for, or its host.
+    /// The daemon was there and did not do it: not the way to it is to blame, but what it was asked for, or its host.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::Refused { .. } => true,
+            Self::Refused { .. } | Self::Answer { .. } | Self::TimedOut { .. } => true,
             Self::Connect(_)
             | Self::NotInitialized
             | Self::AlreadyInitialized
             | Self::Init(_)
-            | Self::Answer { .. }
-            | Self::Lost { .. }
-            | Self::TimedOut { .. } => false,
+            | Self::Lost { .. } => false,
         }
     }
 }

@@ -207,3 +207,48 @@ impl Need for Isolation {
         self.worked(instance);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use test_case::test_case;
+
+    use super::*;
+
+    const HOST: &str = "nesting_host = \"unix:///a b.sock\"\n";
+    const LOGIN: &str =
+        "[runners.autoscaler.vm_isolation.connector_config]\nusername = \"u\"\npassword = \"p\"\n";
+
+    fn isolation(keys: &str) -> Result<Option<Arc<Isolation>>, String> {
+        let text = format!(
+            "[[runners]]\nname = \"x\"\nurl = \"https://gitlab.example.com\"\ntoken = \"t\"\nexecutor = \"instance\"\n\
+             [runners.autoscaler]\nplugin = \"static\"\nfailure_threshold = 2\n[runners.autoscaler.vm_isolation]\n{keys}"
+        );
+        let runner = config::parse(&text, "config.toml", &|_| None).unwrap().config.runners.remove(0);
+        let autoscaler = runner.autoscaler.clone().unwrap();
+        Isolation::of(&runner, &autoscaler, Path::new("/nowhere"), None).map_err(|error| error.to_string())
+    }
+
+    #[test_case(HOST, "", "needs `username`"; "no login")]
+    #[test_case(HOST, "[runners.autoscaler.vm_isolation.connector_config]\nusername = \"u\"\n", "and `password` or `key_path`"; "nothing to log in with")]
+    #[test_case("nesting_host = \"nesting.sock\"\n", LOGIN, "`nesting.sock` is not an address"; "no address")]
+    #[test_case("", LOGIN, "`` is not an address"; "nothing")]
+    fn what_cannot_work_is_refused_before_a_job_is_taken(host: &str, login: &str, why: &str) {
+        let error = isolation(&format!("enabled = true\n{host}{login}")).err().unwrap();
+        assert!(error.starts_with("[runners.autoscaler.vm_isolation]: ") && error.contains(why), "{error}");
+    }
+
+    #[test]
+    fn isolation_that_is_not_enabled_is_not_looked_at() {
+        assert!(isolation("enabled = false\n").unwrap().is_none());
+    }
+
+    #[test]
+    fn only_failures_in_a_row_are_reported() {
+        let isolation = isolation(&format!("enabled = true\n{HOST}{LOGIN}")).unwrap().unwrap();
+        assert!(!isolation.failed("i-1"));
+        assert!(!isolation.failed("i-2"), "each instance has its own");
+        isolation.worked("i-1");
+        assert!(!isolation.failed("i-1"));
+        assert!(isolation.failed("i-1"));
+    }
+}

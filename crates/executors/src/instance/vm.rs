@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use connector::{Attempt, Client, DialError, DialOptions};
+use connector::{Attempt, Client, ConnectionError, DialError, DialOptions};
 use fleeting::{ConnectInfo, with_causes};
 use job::log::LineKind;
 use taskscaler::Acquisition;
@@ -148,8 +148,9 @@ impl Order<'_> {
                 biased;
                 why = &mut *over => {
                     making.abort();
-                    // Ended at once, or with a machine, which goes with the instance.
-                    let _ = making.await;
+                    if let Ok(Ok((vm, _))) = making.await {
+                        vm.close().await;
+                    }
                     return Err(NoVm::Instance(why));
                 }
                 made = &mut making => made.unwrap_or_else(|error| Err(NotMade::Unreached(error.to_string()))),
@@ -288,12 +289,7 @@ async fn create(
             let on = acquisition.instance();
             let why =
                 format!("creating nesting vm: image \"{image}\" on instance {on}: {}", with_causes(&error));
-            return Err(match error {
-                nesting::Error::Refused { .. }
-                | nesting::Error::Answer { .. }
-                | nesting::Error::TimedOut { .. } => NotMade::Refused(why),
-                _ => NotMade::Unreached(why),
-            });
+            return Err(if error.is_refusal() { NotMade::Refused(why) } else { NotMade::Unreached(why) });
         }
     };
     let id = created.machine.id.clone();
@@ -308,17 +304,15 @@ fn named(why: &str) -> String {
 /// What a login that did not work means.
 fn unreached(vm: &Vm, error: &DialError) -> String {
     let on = vm.host().instance();
-    let hint = match error {
-        DialError::Authentication { .. } => {
-            ": see that vm_isolation.connector_config has the login of the image"
-        }
-        DialError::TimedOut { .. } => {
-            ": see that the image starts an SSH server, and that vm_isolation.connector_config.timeout is long enough for it to boot"
-        }
-        DialError::Through { source: connector::ConnectionError::TunnelRefused { .. }, .. } => {
-            ": let the SSH server of the instance forward to it (AllowTcpForwarding)"
-        }
-        _ => "",
+    let hint = if matches!(error, DialError::Authentication { .. }) {
+        ": see that vm_isolation.connector_config has the login of the image"
+    } else if matches!(error, DialError::TimedOut { .. }) {
+        ": see that the image starts an SSH server, and that vm_isolation.connector_config has its login, and a timeout that is \
+         long enough for it to boot"
+    } else if matches!(error, DialError::Through { source: ConnectionError::TunnelRefused { .. }, .. }) {
+        ": let the SSH server of the instance forward to it (AllowTcpForwarding)"
+    } else {
+        ""
     };
     let why = with_causes(error as &(dyn Error + 'static));
     named(&format!("dialing nesting vm: {} on instance {on}: {why}{hint}", vm.id()))

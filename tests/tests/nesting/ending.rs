@@ -45,10 +45,8 @@ async fn a_host_that_goes_takes_its_jobs_along_and_no_other() {
     }
     hosts.hosts[0].sshd.stop();
     eventually("one job has failed", || jobs.iter().any(|job| job.state() == JobState::Failed)).await;
-    let (lost, kept) = match jobs[0].state() {
-        JobState::Failed => (&jobs[0], &jobs[1]),
-        _ => (&jobs[1], &jobs[0]),
-    };
+    let [first, second] = &jobs;
+    let (lost, kept) = if first.state() == JobState::Failed { (first, second) } else { (second, first) };
     world.finished(lost).await.failed("runner_system_failure", None).says(
         "the connection to instance m1#1 broke, and with it that to virtual machine vm1 on instance m1#1",
     );

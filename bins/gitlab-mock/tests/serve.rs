@@ -84,41 +84,8 @@ impl Drop for Server {
 }
 
 fn info() -> Value {
-    let names = [
-        "variables",
-        "image",
-        "services",
-        "artifacts",
-        "cache",
-        "fallback_cache_keys",
-        "shared",
-        "upload_multiple_artifacts",
-        "upload_raw_artifacts",
-        "session",
-        "terminal",
-        "refspecs",
-        "masking",
-        "proxy",
-        "raw_variables",
-        "artifacts_exclude",
-        "multi_build_steps",
-        "trace_reset",
-        "trace_checksum",
-        "trace_size",
-        "vault_secrets",
-        "cancelable",
-        "return_exit_code",
-        "service_variables",
-        "service_multiple_aliases",
-        "image_executor_opts",
-        "service_executor_opts",
-        "cancel_gracefully",
-        "native_steps_integration",
-        "two_phase_job_commit",
-        "job_inputs",
-    ];
     let features: serde_json::Map<String, Value> =
-        names.iter().map(|name| ((*name).to_owned(), json!(false))).collect();
+        gitlab_mock::FEATURES.iter().map(|name| ((*name).to_owned(), json!(false))).collect();
     json!({
         "name": "bench", "version": "1", "revision": "a", "platform": "linux", "architecture": "amd64",
         "executor": "instance", "shell": "bash", "features": features, "config": { "gpus": "" },

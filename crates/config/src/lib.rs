@@ -64,7 +64,7 @@ pub use model::{
     Isolation, JobQueuingDuration, LogFormat, LogLevel, Machine, MachineAutoscaling, MachineDefaults,
     MachineError, MetricsReferee, Monitoring, Policy, PolicyError, PullPolicy, Referees, Runner,
     RunnerExperimental, S3AuthType, S3Cache, S3Encryption, ScaleRate, ScaleThrottle, Service, SessionServer,
-    Shell, ShutdownDrain, Ssh, StateStorage, Status, UsageLogger, VmIsolation, short_token,
+    Shell, ShutdownDrain, Ssh, StateStorage, Status, UsageLogger, VmIsolation,
 };
 pub use path::{default_path, resolve_path};
 pub use read::ListValue;

@@ -148,43 +148,50 @@ impl Pool {
         // Whatever happens on the way, the machine does not stay half taken.
         let mut attempt = Attempt { pool: Arc::clone(&self), name: name.clone(), over: false };
         let taken = Holding::take(info.clone(), options.clone(), lock.clone()).await;
-        if self.closed.load(Ordering::Relaxed) {
-            if let Ok(holding) = &taken
-                && let Err(why) = holding.release().await
-            {
-                tracing::warn!(machine = name, "the lock of the machine stays until it lapses: it {why}");
+        {
+            // `close` marks the pool before it looks for locks to remove: one that comes now is seen by it, or not kept.
+            let mut machines = self.machines();
+            if !self.closed.load(Ordering::Relaxed) {
+                attempt.over = true;
+                let Some(usage) = machines.get_mut(&name) else { return false };
+                let granted = match taken {
+                    Ok(holding) => {
+                        let holding = Arc::new(holding);
+                        usage.times += 1;
+                        let renewing = tokio::spawn(renew(
+                            Arc::clone(&holding),
+                            Arc::downgrade(&self),
+                            name.clone(),
+                            usage.times,
+                            renewal,
+                        ));
+                        usage.standing = Standing::Held(holding, Background(renewing.abort_handle()));
+                        true
+                    }
+                    Err(why) => {
+                        usage.standing = Standing::Free;
+                        let text = format!("machine `{name}` {why}");
+                        tracing::warn!(
+                            machine = name,
+                            "the machine {why}; it is not used until that changes"
+                        );
+                        let recovering =
+                            recover(Arc::downgrade(&self), name, info, options, lock, REST.min(renewal));
+                        usage.trouble = Some((text, Background(tokio::spawn(recovering).abort_handle())));
+                        false
+                    }
+                };
+                drop(machines);
+                self.settled.notify_one();
+                return granted;
             }
-            return false;
         }
-        attempt.over = true;
-        let mut machines = self.machines();
-        let Some(usage) = machines.get_mut(&name) else { return false };
-        let granted = match taken {
-            Ok(holding) => {
-                let holding = Arc::new(holding);
-                usage.times += 1;
-                let renewing = tokio::spawn(renew(
-                    Arc::clone(&holding),
-                    Arc::downgrade(&self),
-                    name.clone(),
-                    usage.times,
-                    renewal,
-                ));
-                usage.standing = Standing::Held(holding, Background(renewing.abort_handle()));
-                true
-            }
-            Err(why) => {
-                usage.standing = Standing::Free;
-                let text = format!("machine `{name}` {why}");
-                tracing::warn!(machine = name, "the machine {why}; it is not used until that changes");
-                let recovering = recover(Arc::downgrade(&self), name, info, options, lock, REST.min(renewal));
-                usage.trouble = Some((text, Background(tokio::spawn(recovering).abort_handle())));
-                false
-            }
-        };
-        drop(machines);
-        self.settled.notify_one();
-        granted
+        if let Ok(holding) = &taken
+            && let Err(why) = holding.release().await
+        {
+            tracing::warn!(machine = name, "the lock of the machine stays until it lapses: it {why}");
+        }
+        false
     }
 
     /// A machine that could not be used can be, or cannot for this reason.

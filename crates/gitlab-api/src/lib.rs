@@ -59,7 +59,7 @@ pub use client::{Client, ClientOptions};
 pub use endpoint::{BaseUrl, Endpoint};
 pub use error::{ApiError, Call, ClientError};
 pub use info::{Features, InfoConfig, InfoFields, RunnerInfo, user_agent};
-pub use job_payload::{ExposeSecret, SecretString, Token};
+pub use job_payload::{ExposeSecret, SecretString, Token, short_token};
 pub use observe::{Ended, Observer};
 pub use request::{
     ArtifactUpload, JobCredentials, JobRequest, JobState, JobUpdate, RegisterRequest, Session,
@@ -67,5 +67,5 @@ pub use request::{
 pub use retry::RetryPolicy;
 pub use system_id::{SystemId, SystemIdError, machine_id};
 pub use tls::{TlsFiles, TlsMaterial};
-pub use token::{TokenKind, is_glrt, short_token};
+pub use token::{TokenKind, is_glrt};
 pub use transport::Timeouts;

@@ -7,6 +7,8 @@ mod jobs;
 mod request;
 mod runners;
 
+pub use self::body_check::FEATURES;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -47,6 +47,7 @@ mod storage;
 mod sync;
 mod violation;
 
+pub use api::FEATURES;
 pub use builder::{ArtifactSpec, CacheSpec, GitSource, JobBuilder, JobVariable};
 pub use config::{Config, LogRetention, OnChange};
 pub use endpoint::Endpoint;

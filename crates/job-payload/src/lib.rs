@@ -15,6 +15,7 @@
 mod decode;
 mod lenient;
 mod model;
+mod short_token;
 
 pub use decode::{PayloadError, dig_credentials};
 pub use model::{
@@ -23,3 +24,4 @@ pub use model::{
     SuspendOptions, Token, Variable,
 };
 pub use secrecy::{ExposeSecret, SecretString};
+pub use short_token::short_token;

@@ -55,3 +55,13 @@ impl Default for Clock {
         Self::system()
     }
 }
+
+// === helpers ===
+
+/// Completes at this instant; never without one.
+pub(crate) async fn sleep_until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}

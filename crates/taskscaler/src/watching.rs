@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::ReadyUp;
+use crate::clock::sleep_until;
 use crate::shared::Shared;
 use crate::translate::in_core;
 
@@ -182,14 +183,5 @@ impl Watcher {
                 self.put(id, now + pause, watch, failures);
             }
         }
-    }
-}
-
-// === helpers ===
-
-async fn sleep_until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant).await,
-        None => std::future::pending().await,
     }
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use connect_info::{ConnectorSettings, Os, Protocol};
-use secrecy::SecretString;
-use taskscaler_core::{Period, PeriodError, ScaleFactor, ScaleFactorError, Zone, ZoneError};
+use taskscaler_core::Zone;
 
+use super::connector::Connector;
 use super::global::{count, positive};
+use super::policy::{Policy, PolicyError};
 use crate::capability::PluginReference;
-use crate::schema::{choice, section};
+use crate::schema::section;
 use crate::values::RawTable;
 
 section! {
@@ -96,57 +96,6 @@ section! {
 }
 
 section! {
-    /// How instances are reached; fills in or overrides what the provider finds out.
-    pub struct Connector = "[runners.autoscaler.connector_config]" {
-        /// Operating system of the instances.
-        os: Option<ConnectorOs>, default "the provider's answer";
-        /// Architecture of the instances: `amd64`, `arm64`, `386`.
-        arch: Option<String>, default "the provider's answer";
-        /// Protocol.
-        protocol: Option<ConnectorProtocol>, default "`ssh`; `winrm` when the instance is known to be Windows";
-        /// Port; 0 means the default.
-        protocol_port: Option<i64>, default "22, 5985 or 5986 by protocol";
-        /// Login name.
-        username: Option<String>, default "the provider's choice for the image";
-        /// Password for SSH or WinRM.
-        password: Option<SecretString>;
-        /// Private key file, read when the runner starts.
-        key_path: Option<String>;
-        /// Use the configured credentials only; the provider must not make any.
-        use_static_credentials: bool, default "false";
-        /// Interval of keepalive probes.
-        keepalive: Option<Duration>, default "15s";
-        /// Time to connect, all attempts together.
-        timeout: Option<Duration>, default "10m";
-        /// Dial the external address where there is one.
-        use_external_addr: bool, default "false";
-        /// Expected host key, as `SHA256:` fingerprint or public key. Not a key of GitLab Runner. Without it the first key
-        /// seen for an instance is remembered for that instance's life.
-        host_key: Option<String>;
-    }
-}
-
-section! {
-    /// How much is kept idle while one of its periods matches. The last entry that matches applies.
-    pub struct Policy = "[[runners.autoscaler.policy]]" {
-        /// When the entry applies, as cron patterns of five fields: each names the minutes in which it holds.
-        periods: Vec<String>, default "[\"* * * * *\"]";
-        /// Zone of the periods, as an IANA name.
-        timezone: Option<String>, default "local time of the host";
-        /// Idle capacity to keep, in jobs, not instances.
-        idle_count: Option<i64>, default "0", unit "jobs";
-        /// Idle instances older than this are removed.
-        idle_time: Option<Duration>, default "5m";
-        /// Idle capacity as a share of the capacity in use.
-        scale_factor: Option<f64>, default "0";
-        /// Most that `scale_factor` may ask for; 0 means no limit.
-        scale_factor_limit: Option<i64>, default "0", unit "jobs";
-        /// Ask GitLab for jobs only when an instance is there for them.
-        preemptive_mode: Option<bool>, default "true if `idle_count` is above 0";
-    }
-}
-
-section! {
     /// What survives a restart of the process. When this is off, instances that are found at the start are deleted, because
     /// their use is unknown. In GitLab Runner it is off unless it is enabled.
     pub struct StateStorage = "[runners.autoscaler.state_storage]" {
@@ -186,30 +135,6 @@ section! {
     }
 }
 
-choice! {
-    /// Operating system of instances.
-    pub enum ConnectorOs {
-        /// Linux.
-        Linux = "linux",
-        /// Windows.
-        Windows = "windows",
-        /// macOS.
-        Darwin = "darwin",
-    }
-}
-
-choice! {
-    /// Protocol to instances.
-    pub enum ConnectorProtocol {
-        /// SSH.
-        Ssh = "ssh",
-        /// WS-Management over http.
-        Winrm = "winrm",
-        /// WS-Management over https.
-        WinrmHttps = "winrm+https",
-    }
-}
-
 /// How fast instances may be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScaleRate {
@@ -222,20 +147,6 @@ pub enum ScaleRate {
         /// Instances at once.
         burst: u32,
     },
-}
-
-/// Why an entry of `policy` cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PolicyError {
-    /// One of its periods.
-    #[error(transparent)]
-    Period(#[from] PeriodError),
-    /// Its time zone.
-    #[error(transparent)]
-    Zone(#[from] ZoneError),
-    /// Its scale factor.
-    #[error(transparent)]
-    ScaleFactor(#[from] ScaleFactorError),
 }
 
 // === impl Autoscaler ===
@@ -420,130 +331,6 @@ impl Autoscaler {
     }
 }
 
-// === impl Connector ===
-
-impl Connector {
-    /// The settings that a provider and the connector take. `key_pem` is the content of `key_path`, which the caller reads
-    /// once when the runner starts.
-    #[must_use]
-    pub fn settings(&self, key_pem: Option<SecretString>) -> ConnectorSettings {
-        ConnectorSettings {
-            os: self.os.map(ConnectorOs::os),
-            arch: self.arch.clone(),
-            protocol: self.protocol.map(ConnectorProtocol::protocol),
-            protocol_port: self
-                .protocol_port
-                .and_then(|port| u16::try_from(port).ok())
-                .filter(|port| *port != 0),
-            username: self.username.clone(),
-            password: self.password.clone(),
-            key_pem,
-            use_static_credentials: self.use_static_credentials,
-            keepalive: positive(self.keepalive),
-            timeout: positive(self.timeout),
-            use_external_addr: self.use_external_addr,
-            host_key: self.host_key.clone(),
-        }
-    }
-}
-
-// === impl Policy ===
-
-impl Policy {
-    /// When the entry applies.
-    #[must_use]
-    pub fn periods(&self) -> Vec<&str> {
-        if self.periods.is_empty() {
-            vec!["* * * * *"]
-        } else {
-            self.periods.iter().map(String::as_str).collect()
-        }
-    }
-
-    /// The entry as the scaler takes it. `local` is the zone of the host, for an entry that names none.
-    ///
-    /// # Errors
-    /// [`PolicyError`]; never for an entry of a runner that was found runnable.
-    pub fn resolve(&self, local: Zone) -> Result<taskscaler_core::Policy, PolicyError> {
-        let periods =
-            self.periods().iter().map(|period| period.parse::<Period>()).collect::<Result<_, _>>()?;
-        let zone = match self.timezone.as_deref() {
-            None | Some("Local") => local,
-            Some(name) => name.parse()?,
-        };
-        Ok(taskscaler_core::Policy {
-            periods,
-            zone,
-            idle_count: self.idle_count(),
-            idle_time: self.idle_time(),
-            scale_factor: ScaleFactor::try_from(self.scale_factor())?,
-            scale_factor_limit: self.scale_factor_limit().unwrap_or(0),
-            preemptive_mode: self.preemptive_mode,
-        })
-    }
-
-    /// Idle capacity to keep, in jobs.
-    #[must_use]
-    pub fn idle_count(&self) -> u32 {
-        count(self.idle_count).unwrap_or(0)
-    }
-
-    /// Idle instances older than this are removed.
-    #[must_use]
-    pub fn idle_time(&self) -> Duration {
-        self.idle_time.unwrap_or(Duration::from_secs(300))
-    }
-
-    /// Idle capacity as a share of the capacity in use.
-    #[must_use]
-    pub fn scale_factor(&self) -> f64 {
-        self.scale_factor.unwrap_or(0.0)
-    }
-
-    /// Most that the factor may ask for; `None` means no limit.
-    #[must_use]
-    pub fn scale_factor_limit(&self) -> Option<u32> {
-        count(self.scale_factor_limit)
-    }
-
-    /// Whether jobs are asked for only when an instance is there for them.
-    #[must_use]
-    pub fn preemptive_mode(&self) -> bool {
-        self.preemptive_mode.unwrap_or_else(|| self.idle_count() > 0)
-    }
-
-    /// Whether the entry applies always.
-    #[must_use]
-    pub fn is_general(&self) -> bool {
-        self.periods.is_empty()
-            || self.periods.iter().any(|period| period.split_whitespace().eq(["*", "*", "*", "*", "*"]))
-    }
-}
-
-// === impl ConnectorOs ===
-
-impl ConnectorOs {
-    fn os(self) -> Os {
-        match self {
-            Self::Linux => Os::Linux,
-            Self::Windows => Os::Windows,
-            Self::Darwin => Os::Darwin,
-        }
-    }
-}
-
-// === impl ConnectorProtocol ===
-
-impl ConnectorProtocol {
-    fn protocol(self) -> Protocol {
-        match self {
-            Self::Ssh => Protocol::Ssh,
-            Self::Winrm => Protocol::Winrm,
-            Self::WinrmHttps => Protocol::WinrmHttps,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -558,19 +345,5 @@ mod tests {
         assert_eq!(autoscaler.scale_rate(), ScaleRate::Limited { per_second: 1, burst: 60 });
         autoscaler.scale_throttle = Some(ScaleThrottle { limit: Some(-1), burst: Some(60) });
         assert_eq!(autoscaler.scale_rate(), ScaleRate::Unlimited);
-    }
-
-    #[test]
-    fn preemptive_mode_follows_idle_count_unless_set() {
-        let idle = Policy { idle_count: Some(1), ..Policy::default() };
-        assert!(idle.preemptive_mode());
-        assert!(!Policy::default().preemptive_mode());
-        assert!(!Policy { preemptive_mode: Some(false), ..idle }.preemptive_mode());
-    }
-
-    #[test]
-    fn a_port_of_zero_means_the_default() {
-        let connector = Connector { protocol_port: Some(0), ..Connector::default() };
-        assert_eq!(connector.settings(None).port(), 22);
     }
 }

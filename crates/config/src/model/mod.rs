@@ -2,23 +2,24 @@
 
 mod autoscaler;
 mod cache;
+mod connector;
 mod docker;
 mod global;
 mod machine;
+mod policy;
 mod runner;
 
-pub use autoscaler::{
-    Autoscaler, Connector, ConnectorOs, ConnectorProtocol, Instance, Policy, PolicyError, ScaleRate,
-    ScaleThrottle, StateStorage, VmIsolation,
-};
+pub use autoscaler::{Autoscaler, Instance, ScaleRate, ScaleThrottle, StateStorage, VmIsolation};
 pub use cache::{AzureCache, Cache, CacheType, GcsCache, S3AuthType, S3Cache, S3Encryption};
+pub use connector::{Connector, ConnectorOs, ConnectorProtocol};
 pub use docker::{Docker, Isolation, PullPolicy, Service};
 pub use global::{
     Config, Experimental, LogFormat, LogLevel, MachineDefaults, SessionServer, ShutdownDrain, Status,
     UsageLogger,
 };
 pub use machine::{Machine, MachineAutoscaling, MachineError};
+pub use policy::{Policy, PolicyError};
 pub use runner::{
     Artifact, BootVerify, CustomBuildDir, Helper, HelperInstall, JobQueuingDuration, MetricsReferee,
-    Monitoring, Referees, Runner, RunnerExperimental, Shell, Ssh, short_token,
+    Monitoring, Referees, Runner, RunnerExperimental, Shell, Ssh,
 };

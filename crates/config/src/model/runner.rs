@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use job_payload::short_token;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::global::{count, positive, seconds};
@@ -466,30 +467,7 @@ impl Shell {
     }
 }
 
-/// The part of a token that may be shown.
-///
-/// GitLab Runner strips `glrt-` with an optional `t1_`, `t2_` or `t3_`, or a bare `t1_`.., or `glrtr-`; then `glcbt-`;
-/// then `GR` and 7 hexadecimal digits; and keeps the first 9 characters.
-#[must_use]
-pub fn short_token(token: &str) -> &str {
-    let kind = |token: &str| -> usize {
-        let bytes = token.as_bytes();
-        match bytes {
-            [b't', b'1'..=b'3', b'_', ..] => 3,
-            _ => 0,
-        }
-    };
-    let token = match token.strip_prefix("glrt-") {
-        Some(rest) => &rest[kind(rest)..],
-        None => token.strip_prefix("glrtr-").unwrap_or(&token[kind(token)..]),
-    };
-    let token = token.strip_prefix("glcbt-").unwrap_or(token);
-    let token = match token.strip_prefix("GR").and_then(|rest| rest.get(..7).map(|hex| (hex, rest))) {
-        Some((hex, rest)) if hex.bytes().all(|byte| byte.is_ascii_hexdigit()) => &rest[7..],
-        Some(_) | None => token,
-    };
-    token.char_indices().nth(9).map_or(token, |(end, _)| &token[..end])
-}
+// === helpers ===
 
 fn expand_slot(template: &str, slot: u32) -> String {
     let mut out = String::with_capacity(template.len());
@@ -516,18 +494,6 @@ mod tests {
     use test_case::test_case;
 
     use super::*;
-
-    #[test_case("glrt-abcdefghijkl", "abcdefghi"; "authentication token")]
-    #[test_case("glrt-t1_abcdefghijkl", "abcdefghi"; "with a kind")]
-    #[test_case("t3_abcdefghijkl", "abcdefghi"; "a bare kind")]
-    #[test_case("glrtr-abcdefghijkl", "abcdefghi"; "registration token")]
-    #[test_case("GR1348941abcdefghijkl", "abcdefghi"; "legacy")]
-    #[test_case("glcbt-64_abc", "64_abc"; "job token")]
-    #[test_case("short", "short"; "short")]
-    #[test_case("", ""; "empty")]
-    fn short_tokens_leave_out_the_kind(token: &str, short: &str) {
-        assert_eq!(short_token(token), short);
-    }
 
     #[test_case("gitlab-runner/slot-${slot}", "gitlab-runner/slot-7")]
     #[test_case("a/$slot/b$other", "a/7/b")]

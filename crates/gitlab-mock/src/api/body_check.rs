@@ -8,7 +8,7 @@ use crate::runner::ManagerView;
 use crate::violation::Rule;
 
 /// Every flag of `info.features`; a runner sends all of them, true or false.
-pub(crate) const FEATURES: [&str; 31] = [
+pub const FEATURES: [&str; 31] = [
     "variables",
     "image",
     "services",

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::clock::sleep_until;
 use crate::lease::Leasing;
 use crate::provider::{self, Answer, Call, Kind};
 use crate::shared::Shared;
@@ -327,13 +328,6 @@ impl Engine {
 async fn answer_of(call: Option<&mut Call>) -> Answer {
     match call {
         Some(call) => (&mut call.answer).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep_until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant).await,
         None => std::future::pending().await,
     }
 }

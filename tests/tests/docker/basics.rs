@@ -65,6 +65,32 @@ async fn the_entrypoint_prepares_every_script_unless_it_is_replaced() {
 }
 
 #[tokio::test]
+async fn no_entrypoint_is_replaced_where_the_file_forbids_it() {
+    Engine::shared().import(&["ENTRYPOINT [\"/bin/entry\"]"], "entry:2");
+    let world = world(|entry| {
+        entry.set("docker.disable_entrypoint_overwrite", true).set("docker.wait_for_services_timeout", -1)
+    })
+    .await;
+    let said = "echo \"service: ${FROM_ENTRYPOINT:-no}\"; sleep 1000";
+    let job = world
+        .run(
+            JobBuilder::new("entrypoint")
+                .variable("GIT_STRATEGY", "none")
+                .variable("CI_DEBUG_SERVICES", "true")
+                .with_member("/image", serde_json::json!({"name": "entry:2", "entrypoint": [""]}))
+                .service(serde_json::json!({"name": "entry:2", "alias": "s", "entrypoint": ["/bin/false"],
+                    "command": ["sh", "-c", said]}))
+                .script(["echo \"entrypoint: ${FROM_ENTRYPOINT:-no}\"", "sleep 1"]),
+        )
+        .await
+        .succeeded()
+        .has_line("entrypoint: yes")
+        .says("service: yes");
+    assert_eq!(job.log.matches("Entrypoint override disabled").count(), 2, "{}", job.log);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_user_who_is_not_root_may_write_to_the_project_and_to_volumes() {
     Engine::shared().import(&["USER user"], "user:1");
     let world = world(|entry| entry.set("docker.volumes", vec!["/cache"])).await;

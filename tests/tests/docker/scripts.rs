@@ -156,6 +156,30 @@ async fn a_gitlab_with_a_certificate_of_its_own_is_trusted_in_containers() {
     world.stop().await;
 }
 
+#[tokio::test]
+async fn an_authority_that_is_mounted_for_the_helper_is_trusted_there() {
+    let authority = Authority::new();
+    let file = authority.folder("server", ExtendedKeyUsagePurpose::ServerAuth).join("ca.pem");
+    let line = authority.pem.lines().nth(2).unwrap();
+    let world = world(|entry| {
+        entry
+            .set("docker.network_mode", "host")
+            .set("docker.volumes", vec![format!("{}:/etc/gitlab-runner/certs/ca.crt:ro", file.display())])
+            .set(
+                "pre_get_sources_script",
+                format!(
+                    "if grep -qF '{line}' /etc/ssl/certs/ca-certificates.crt; then echo it is trusted; fi"
+                ),
+            )
+    })
+    .await;
+    let repository = world.gitlab.create_repository("harbour/ferry").await.unwrap();
+    repository.commit("main", [("number", "1\n")], "one").await.unwrap();
+    let job = JobBuilder::new("clone").repository(&repository).script(["cat number"]);
+    world.run(job).await.succeeded().has_line("it is trusted");
+    world.stop().await;
+}
+
 fn acceptor(folder: &Path) -> TlsAcceptor {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let certificate = CertificateDer::from_pem_file(folder.join("cert.pem")).unwrap();

@@ -41,6 +41,40 @@ async fn a_service_is_reached_by_all_of_its_names() {
 }
 
 #[tokio::test]
+async fn an_image_may_say_at_which_port_its_service_is_to_be_checked() {
+    Engine::shared().import(
+        &[
+            "ENV HEALTHCHECK_TCP_PORT=8081",
+            "EXPOSE 8080",
+            "CMD [\"httpd\", \"-f\", \"-p\", \"8081\", \"-h\", \"/tmp\"]",
+        ],
+        "elsewhere:1",
+    );
+    let world = world(|entry| entry.set("docker.wait_for_services_timeout", 10)).await;
+    let job =
+        JobBuilder::new("port").variable("GIT_STRATEGY", "none").service(json!({"name": "elsewhere:1"}));
+    world.run(job.script(["true"])).await.succeeded().says_not("probably didn't start properly");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn images_are_in_the_managers_log_where_the_flag_says_so() {
+    let world = world(|entry| entry.set("docker.wait_for_services_timeout", -1)).await;
+    let job = |flag: &str| {
+        let job = JobBuilder::new("images").variable("GIT_STRATEGY", "none");
+        let job = job.variable("NAME", "box").image("$NAME:1").script(["true"]);
+        let service = json!({"name": "box:1", "alias": "beside", "command": ["sleep", "1000"]});
+        job.service(service).variable("FF_LOG_IMAGES_CONFIGURED_FOR_JOB", flag)
+    };
+    world.run(job("false")).await.succeeded();
+    assert!(!world.log.has_line(&["mage configured for job"]));
+    world.run(job("true")).await.succeeded();
+    world.logs(&["Image configured for job", "image_name=\"box:1\""]).await;
+    world.logs(&["Service image configured for job", "image_name=\"box:1\""]).await;
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_service_that_does_not_listen_is_shown_and_the_job_goes_on() {
     Engine::shared()
         .import(&["EXPOSE 9", "CMD [\"sh\", \"-c\", \"echo why it fails; sleep 1000\"]"], "deaf:1");

@@ -160,12 +160,11 @@ async fn import(
     };
     let file = tokio::fs::File::open(archive).await.map_err(|error| failed(error.to_string()))?;
     let pieces = tokio_util::io::ReaderStream::with_capacity(file, PIECE);
-    let (repository, tag) = name.split_once(':').unwrap_or((name, "latest"));
     let platform = format!("{}/{}", facts.os, facts.arch);
     let options = CreateImageOptionsBuilder::default()
         .from_src("-")
-        .repo(repository)
-        .tag(tag)
+        // With its tag: Podman ignores one that is a parameter of its own.
+        .repo(name)
         .platform(&platform)
         .build();
     let body = bollard::body_try_stream(pieces);

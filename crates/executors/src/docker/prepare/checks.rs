@@ -7,6 +7,7 @@ use job::Context;
 use trace::JobLog;
 
 use super::super::allow;
+use super::super::services::Definition;
 use crate::PrepareError;
 
 /// The image that a job runs in.
@@ -18,6 +19,21 @@ pub(super) fn image_name(context: &Context, config: &DockerConfig) -> Result<Str
         return Err(PrepareError::Configuration("no Docker image specified to run the build in".to_owned()));
     }
     Ok(name)
+}
+
+/// Tells the manager's log which images a job uses, as GitLab Runner does.
+pub(super) fn log_images(context: &Context, name: &str, services: &[Definition]) {
+    let job = context.job();
+    let platform = context.variables().expand(&job.image.executor_opts.docker.platform);
+    tracing::info!(job = job.id, image_name = name, image_platform = %platform, "Image configured for job");
+    for service in services {
+        tracing::info!(
+            job = job.id,
+            image_name = service.name,
+            image_platform = service.platform,
+            "Service image configured for job"
+        );
+    }
 }
 
 /// Everything about a job that can be refused without an engine.

@@ -45,6 +45,11 @@ const DETECT: [&str; 3] = [
 /// Where shells are looked for, the best first.
 pub(crate) const SHELLS: &str = shells!();
 
+/// Where users mount the certificate of an authority that helpers are to trust; GitLab Runner's images look there as well.
+const AUTHORITY: &str = "/etc/gitlab-runner/certs/ca.crt";
+/// What programs in the helper image trust.
+const TRUSTED: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 // === impl Preparation ===
 
 impl Preparation<'_> {
@@ -105,13 +110,17 @@ impl Preparation<'_> {
         };
         let (shell, ()) = tokio::join!(starting, build.create_ahead(engine));
         let shell = shell.map_err(|error| failed(engine, error))?;
-        Ok(Helper { name, shell, program, first: Mutex::new(Some(self.first_lines(volumes))) })
+        let first = self.first_lines(volumes, program.is_drover);
+        Ok(Helper { name, shell, program, first: Mutex::new(Some(first)) })
     }
 
-    /// What the helper does before its first stage: volumes are opened for whoever the job's user is, and what a job that was cut
-    /// off may have left is removed.
-    fn first_lines(&self, volumes: &Volumes) -> String {
+    /// What the helper does before its first stage: volumes are opened for whoever the job's user is, an authority that the file
+    /// mounts is trusted, and what a job that was cut off may have left is removed.
+    fn first_lines(&self, volumes: &Volumes, own: bool) -> String {
         let mut lines = opened(volumes, "");
+        if own {
+            let _ = writeln!(lines, "if [ -r {AUTHORITY} ]; then cat {AUTHORITY} >>{TRUSTED}; fi");
+        }
         let temp = self.context.temp_dir();
         let _ = writeln!(
             lines,

@@ -20,7 +20,7 @@ pub(crate) use self::checks::disallowed;
 pub(crate) use self::containers::{SHELLS, assignment};
 pub(crate) use self::trouble::failed;
 
-use self::checks::{check, image_name, user};
+use self::checks::{check, image_name, log_images, user};
 use self::containers::opened;
 use super::belongings::Belongings;
 use super::engine::{Engine, Way};
@@ -98,6 +98,9 @@ async fn once(
     let name = image_name(context, config)?;
     check(context, config, &name, log)?;
     let definitions = Definition::all(context, config, log)?;
+    if context.flags().is_on(FeatureFlag::LogImagesConfiguredForJob) {
+        log_images(context, &name, &definitions);
+    }
     log.line(LineKind::Plain, format_args!("Using Docker executor with image {name} ..."));
     if config.volume_keep {
         log.line(LineKind::Warning, "volume_keep is set: anonymous volumes of this job's containers stay");

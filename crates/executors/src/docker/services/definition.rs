@@ -14,14 +14,14 @@ use crate::PrepareError;
 /// A service as the file or the job asks for it, with all variables in place.
 #[derive(Debug, Clone)]
 pub(crate) struct Definition {
-    pub(super) name: String,
+    pub(in super::super) name: String,
     /// Names of its own; the names of the image come before them.
     pub(super) aliases: Vec<String>,
     pub(super) entrypoint: Vec<String>,
     pub(super) command: Vec<String>,
     pub(super) environment: Vec<String>,
     pub(super) policies: Vec<String>,
-    pub(super) platform: String,
+    pub(in super::super) platform: String,
     pub(super) user: String,
 }
 

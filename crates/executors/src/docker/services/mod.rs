@@ -107,6 +107,9 @@ impl Service {
         around.log.line(LineKind::Plain, format_args!("Starting service {} ...", Reference::with_tag(name)));
         let wanted = Wanted { name, policies: &definition.policies, platform: &definition.platform };
         let image = around.images.get(wanted).await?;
+        if !definition.entrypoint.is_empty() && around.config.disable_entrypoint_overwrite {
+            around.log.line(LineKind::Warning, "Entrypoint override disabled");
+        }
         let first = Reference::parse(name).service_names().swap_remove(0);
         let container = format!("{}-{first}-{index}", around.unique);
         let body = body(definition, &image, &names, around, volumes);
@@ -125,7 +128,9 @@ impl Service {
         let state = Self::started(&container, name, around).await?;
         let mut names = names;
         names.push(created.id.chars().take(SHORT_ID).collect());
-        let own_port = definition.environment.iter().rev().find_map(|entry| {
+        // The container's variables: the image may have named the port, too.
+        let environment = state.config.as_ref().and_then(|config| config.env.as_deref()).unwrap_or_default();
+        let own_port = environment.iter().rev().find_map(|entry| {
             let (key, value) = entry.split_once('=')?;
             key.eq_ignore_ascii_case(HEALTH_PORT).then(|| value.trim().parse().ok()).flatten()
         });

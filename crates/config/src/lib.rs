@@ -66,10 +66,10 @@ pub use model::{
     RunnerExperimental, S3AuthType, S3Cache, S3Encryption, ScaleRate, ScaleThrottle, Service, SessionServer,
     Shell, ShutdownDrain, Ssh, StateStorage, Status, UsageLogger, VmIsolation,
 };
-pub use path::{default_path, resolve_path};
+pub use path::default_path;
 pub use read::ListValue;
 pub use reference::{reference, schema};
 pub use schema::{Key, Kind, Reload, Table};
 pub use secrecy::{ExposeSecret, SecretString};
 pub use values::{Assignments, ByteSize, Expanded, ExpandedSecret, NanoCpus, PullPolicies, RawTable};
-pub use zone::{local_zone, resolve_zone};
+pub use zone::local_zone;

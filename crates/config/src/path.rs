@@ -14,8 +14,7 @@ pub fn default_path(given: Option<&Path>) -> PathBuf {
 
 /// The same, as a function of its inputs: root has `/etc/gitlab-runner/config.toml`, everyone else
 /// `~/.gitlab-runner/config.toml`; without a home it is `config.toml` in the working directory.
-#[must_use]
-pub fn resolve_path(
+fn resolve_path(
     given: Option<&Path>,
     is_root: bool,
     environment: &dyn Fn(&str) -> Option<String>,

@@ -19,8 +19,7 @@ pub fn local_zone() -> Zone {
 
 /// The same, as a function of what the host says: the variable `TZ`, where `/etc/localtime` leads to, and the content of
 /// `/etc/timezone`. The first that names a zone counts.
-#[must_use]
-pub fn resolve_zone(variable: Option<&str>, link: Option<&Path>, name: Option<&str>) -> Option<Zone> {
+fn resolve_zone(variable: Option<&str>, link: Option<&Path>, name: Option<&str>) -> Option<Zone> {
     let named = |name: &str| name.trim().trim_start_matches(':').parse::<Zone>().ok();
     // By the rules of the C library an empty `TZ` is UTC.
     let from_variable =

@@ -67,5 +67,5 @@ pub use request::{
 pub use retry::RetryPolicy;
 pub use system_id::{SystemId, SystemIdError, machine_id};
 pub use tls::{TlsFiles, TlsMaterial};
-pub use token::{TokenKind, is_glrt};
+pub use token::TokenKind;
 pub use transport::Timeouts;

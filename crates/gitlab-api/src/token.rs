@@ -10,19 +10,13 @@ pub enum TokenKind {
     Legacy,
 }
 
-/// True for tokens of runners that were created in GitLab (`glrt-…`).
-#[must_use]
-pub fn is_glrt(token: &str) -> bool {
-    token.starts_with("glrt-")
-}
-
 // === impl TokenKind ===
 
 impl TokenKind {
     /// Tells the kind by the prefix, as GitLab Runner does.
     #[must_use]
     pub fn of(token: &str) -> Self {
-        if is_glrt(token) { Self::Authentication } else { Self::Legacy }
+        if token.starts_with("glrt-") { Self::Authentication } else { Self::Legacy }
     }
 }
 

@@ -48,7 +48,7 @@ pub use runner::{
     Helper, Isolation, Layout, Placement, Product, RemoteCache, RunnerFacts, TempAccess, TlsFiles,
 };
 pub use settings::{
-    Attempts, BuildSettings, DurationError, GitStrategy, SubmoduleStrategy, parse_go_duration,
+    Attempts, BuildSettings, GitStrategy, SubmoduleStrategy,
 };
 pub use setup::SetupError;
 pub use shell::{Interpreter, Script, Shell, ShellError};

@@ -91,7 +91,7 @@ pub struct Attempts {
 /// Why a text is no Go duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a duration such as `1h30m`")]
-pub struct DurationError;
+struct DurationError;
 
 // === impl BuildSettings ===
 
@@ -268,10 +268,7 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// A Go duration such as `1h30m` or `-1.5s`: whether it is negative, and its size.
-///
-/// # Errors
-/// [`DurationError`] for anything that Go's `time.ParseDuration` refuses.
-pub fn parse_go_duration(text: &str) -> Result<(bool, Duration), DurationError> {
+fn parse_go_duration(text: &str) -> Result<(bool, Duration), DurationError> {
     let (negative, mut rest) = match text.as_bytes().first() {
         Some(b'-') => (true, &text[1..]),
         Some(b'+') => (false, &text[1..]),

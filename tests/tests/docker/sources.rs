@@ -24,6 +24,35 @@ async fn a_checkout_is_kept_for_the_next_job_and_belongs_to_everybody() {
 }
 
 #[tokio::test]
+async fn the_helper_goes_when_the_commands_begin_unless_it_saves_something_after_them() {
+    let world = world(|entry| entry.set("docker.network_mode", "host")).await;
+    let repository = world.gitlab.create_repository("harbour/ferry").await.unwrap();
+    repository.commit("main", [("number", "1\n")], "one").await.unwrap();
+    let job = |name: &str| {
+        JobBuilder::new(name)
+            .repository(&repository)
+            .variable("GIT_STRATEGY", "clone")
+            .script(["cat number", "echo started; sleep 1000"])
+    };
+    let plain = world.enqueue(job("plain"));
+    let saves = world.enqueue(job("saves").artifact(ArtifactSpec::archive("made", ["number"])));
+    let has_helper = |id: u64| {
+        let belongings = Engine::shared().belongings(&world.runners[0].token(), id);
+        belongings.iter().any(|name| name.ends_with("-predefined"))
+    };
+    world.says(&plain, "started\n").await;
+    world.says(&saves, "started\n").await;
+    drover_tests::eventually("the helper with nothing left to do is gone", || !has_helper(plain.id())).await;
+    assert!(has_helper(saves.id()));
+    for job in [&plain, &saves] {
+        job.cancel();
+        let job = world.finished(job).await.canceled().has_line("1");
+        nothing_is_left(&world, job.view.id).await;
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn caches_and_artifacts_pass_through_the_helper() {
     let world =
         world(|entry| entry.set("docker.network_mode", "host").set("docker.volumes", vec!["/cache"])).await;

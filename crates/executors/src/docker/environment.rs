@@ -85,7 +85,7 @@ pub(crate) enum Life {
     Used,
 }
 
-/// The container for the runner's own stages: it stays, and they run inside of it.
+/// The container for the runner's own stages: it stays while there may be more of them, and they run inside of it.
 pub(crate) struct Helper {
     pub(crate) name: String,
     /// Runs the stages.
@@ -94,6 +94,8 @@ pub(crate) struct Helper {
     pub(crate) program: job::Helper,
     /// Lines before the first script.
     pub(crate) first: Mutex<Option<String>>,
+    /// Stages behind the job's commands run in it: caches and artifacts are saved, or a project that stays is cleaned.
+    pub(crate) outlasts_commands: bool,
 }
 
 /// What stages say that need no container.
@@ -120,6 +122,9 @@ impl DockerEnvironment {
             if let (Some(ownership), Some(helper)) = (&self.ownership, &self.helper) {
                 self.build.exists(&self.engine).await?;
                 ownership.settle(&self.engine, &self.build.name, &helper.name).await;
+            }
+            if let Some(helper) = self.helper.as_ref().filter(|helper| !helper.outlasts_commands) {
+                self.belongings.remove_ahead(&helper.name);
             }
             return Ok(Box::new(self.build.start(&self.engine, script).await?));
         }

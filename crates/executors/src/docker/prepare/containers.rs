@@ -111,7 +111,13 @@ impl Preparation<'_> {
         let (shell, ()) = tokio::join!(starting, build.create_ahead(engine));
         let shell = shell.map_err(|error| failed(engine, error))?;
         let first = self.first_lines(volumes, program.is_drover);
-        Ok(Helper { name, shell, program, first: Mutex::new(Some(first)) })
+        Ok(Helper {
+            name,
+            shell,
+            program,
+            first: Mutex::new(Some(first)),
+            outlasts_commands: self.saves_something() || !volumes.builds_go,
+        })
     }
 
     /// What the helper does before its first stage: volumes are opened for whoever the job's user is, an authority that the file

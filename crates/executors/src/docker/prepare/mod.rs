@@ -261,18 +261,22 @@ impl Preparation<'_> {
     fn needs_helper(&self, root: bool) -> bool {
         let context = self.context;
         let config = &self.settings.config;
+        matches!(context.settings().strategy, GitStrategy::Clone | GitStrategy::Fetch)
+            || [Stage::RestoreCache, Stage::DownloadArtifacts].iter().any(|stage| context.is_needed(*stage))
+            || self.saves_something()
+            || volumes::builds_are_kept(config, &context.runner().builds_dir)
+            || (!root && !config.volumes.is_empty())
+    }
+
+    /// Whether something has to be done after the job's commands, be it that they fail.
+    fn saves_something(&self) -> bool {
         let stages = [
-            Stage::RestoreCache,
-            Stage::DownloadArtifacts,
             Stage::ArchiveCache(Outcome::Success),
             Stage::ArchiveCache(Outcome::Failure),
             Stage::UploadArtifacts(Outcome::Success),
             Stage::UploadArtifacts(Outcome::Failure),
         ];
-        matches!(context.settings().strategy, GitStrategy::Clone | GitStrategy::Fetch)
-            || stages.iter().any(|stage| context.is_needed(*stage))
-            || volumes::builds_are_kept(config, &context.runner().builds_dir)
-            || (!root && !config.volumes.is_empty())
+        stages.iter().any(|stage| self.context.is_needed(*stage))
     }
 
     fn words(&self) -> Words {

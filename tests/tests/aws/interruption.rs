@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_mock::{Fault, MetadataFault};
-use drover_tests::{Entry, Finished, Setup, World, eventually};
+use drover_tests::{Entry, Finished, Setup, World, bin, eventually};
 use gitlab_mock::{ArtifactSpec, Job, JobBuilder};
 use metrics::{Build, LogCounter, Metrics};
 
@@ -125,7 +125,9 @@ const SAVING: &str = "8s";
 #[tokio::test]
 async fn what_a_job_leaves_is_saved_before_its_instance_goes_if_the_notice_allows_that() {
     let cloud = spot().await;
-    let entry = roomy(&cloud).set("autoscaler.save_before_end", SAVING);
+    let entry = roomy(&cloud)
+        .set("autoscaler.save_before_end", SAVING)
+        .set("helper.command", bin("drover-helper").display().to_string());
     let world = Setup::new().runner(entry).start().await;
     let script = "trap 'echo told to end; exit 1' TERM; echo half >made; echo it runs; sleep 1000 & wait";
     let always = ArtifactSpec { when: "always".into(), ..ArtifactSpec::archive("", ["made"]) };

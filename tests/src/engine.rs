@@ -26,6 +26,8 @@ const KEEPER: &str = r#"
 set -eu
 folder=$1 net=$2 name=$3
 shift 3
+# Another engine may have the network: that of a test process that has just ended, or of one beside this.
+while ip -4 -oneline address show | grep -q "inet 10\.$net\."; do net=$((128 + (net - 127) % 120)); done
 ip link add "$name" type bridge
 ip addr add "10.$net.0.1/20" dev "$name"
 ip link set "$name" up
@@ -126,7 +128,7 @@ impl Engine {
                 "engine",
                 &folder.display().to_string(),
                 &net,
-                &format!("drv{}", id % 1_000_000),
+                &format!("drv{}x{number}", std::process::id()),
             ])
             .args(arguments)
             .stdin(Stdio::piped())

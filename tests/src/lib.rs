@@ -32,6 +32,7 @@ mod machine;
 mod moto;
 mod nested;
 mod plain;
+mod ports;
 mod program;
 mod project;
 mod sshd;
@@ -50,3 +51,21 @@ pub use program::{Drover, Program, bin};
 pub use project::{git, one_place, repository};
 pub use sshd::Sshd;
 pub use world::World;
+
+/// Makes a program of this script. A file that was written here would be busy while another program, which a test is just
+/// starting, has copies of all open files.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn make_program(path: &std::path::Path, script: &str) {
+    let text = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(text.path(), script).expect("a temporary file can be written to");
+    let installed = std::process::Command::new("install").arg(text.path()).arg(path).status();
+    assert!(installed.expect("tests need coreutils").success(), "{} is made", path.display());
+}
+
+/// A port of the loopback interface at which nobody listens, for a program that cannot take one itself and say which.
+#[must_use]
+pub fn free_port() -> u16 {
+    ports::free_port()
+}

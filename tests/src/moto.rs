@@ -1,7 +1,6 @@
 //! AWS, by moto's server: S3, STS and others on one port, with objects that stay until it ends. Its Python environment is made
 //! by `cargo xtask needs`, or by the first test that needs it.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -9,6 +8,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use crate::machine::within;
+use crate::ports::free_port;
 
 /// Who asks is of no interest to moto, but that it is S3 that is asked.
 const SOMEBODY: &str = "AWS4-HMAC-SHA256 Credential=somebody/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
@@ -30,9 +30,7 @@ impl Moto {
     pub async fn start() -> Self {
         let program = python_environment().join("bin/python");
         let folder = tempfile::tempdir().expect("a temporary folder");
-        // Bound and released: the server gets it next. Nobody else is given a port again so soon.
-        let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = listener.expect("a free port").port();
+        let port = free_port();
         let log = std::fs::File::create(folder.path().join("log")).expect("the folder can be written to");
         let server = Command::new(program)
             .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])

@@ -1,6 +1,5 @@
 //! A real OpenSSH server on a free loopback port: an instance that is reached as those of clouds are.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -9,6 +8,7 @@ use nix::unistd::{Pid, User, geteuid};
 use tempfile::TempDir;
 
 use crate::machine;
+use crate::ports::free_port;
 
 /// An OpenSSH server with keys of its own. Its processes end with it.
 pub struct Sshd {
@@ -83,9 +83,7 @@ impl Sshd {
         let folder = tempfile::tempdir().expect("a temporary folder");
         keygen(&folder.path().join("host"));
         keygen(&folder.path().join("id"));
-        // Bound and released: the server gets it next. Nobody else is given a port again so soon.
-        let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = listener.expect("a free port").port();
+        let port = free_port();
         Self { folder, port, extra: extra.to_owned(), mounts: Vec::new(), server: None }
     }
 

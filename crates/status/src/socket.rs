@@ -142,7 +142,7 @@ impl Socket {
         }
         match std::fs::symlink_metadata(&path) {
             Ok(found) if !found.file_type().is_socket() => return Err(SocketError::NoSocket { path }),
-            Ok(_) if UnixStream::connect(&path).await.is_ok() => return Err(SocketError::InUse { path }),
+            Ok(_) if is_served(&path).await => return Err(SocketError::InUse { path }),
             Ok(_) | Err(_) => {}
         }
         let listen = |source| SocketError::Listen { path: path.clone(), source };
@@ -201,6 +201,16 @@ impl Socket {
             }
         }
     }
+}
+
+/// Whether a living process listens there. A child that a killed manager was just starting keeps its listener until it executes
+/// its program; nobody answers on that one.
+async fn is_served(path: &Path) -> bool {
+    let Ok(stream) = UnixStream::connect(path).await else { return false };
+    let listener = stream.peer_cred().ok().and_then(|peer| peer.pid());
+    // One in another container has no number here.
+    let Some(listener) = listener.filter(|pid| *pid > 0) else { return true };
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(listener), None) != Err(nix::errno::Errno::ESRCH)
 }
 
 async fn converse(mut stream: UnixStream, document: &(dyn Fn() -> Document + Send + Sync)) -> io::Result<()> {
@@ -284,4 +294,32 @@ pub async fn ask(path: &Path) -> Result<Document, AskError> {
 
 fn fresh_suffix() -> String {
     format!(".{}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_living_manager_keeps_its_socket() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sock");
+        let _first = Socket::bind(&path).await.unwrap();
+        assert!(matches!(Socket::bind(&path).await, Err(SocketError::InUse { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_a_dead_manager_left_to_its_child_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sock");
+        let script = "import socket, subprocess, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); \
+                      print(subprocess.Popen(['sleep', '60'], pass_fds=[s.fileno()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid)";
+        let manager = std::process::Command::new("python3").args(["-c", script]).arg(&path).output();
+        let manager = manager.expect("tests need python3");
+        let child: i32 = String::from_utf8_lossy(&manager.stdout).trim().parse().unwrap();
+        assert!(UnixStream::connect(&path).await.is_ok(), "somebody has the listener");
+        let bound = Socket::bind(&path).await;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child), nix::sys::signal::Signal::SIGKILL).unwrap();
+        assert_eq!(bound.unwrap().path(), path);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use drover_tests::{Drover, Engine, PATIENCE, Setup};
+use drover_tests::{Drover, Engine, PATIENCE, Setup, free_port};
 use gitlab_mock::{GitlabMock, JobBuilder};
 use rcgen::ExtendedKeyUsagePurpose;
 use tokio::net::{TcpListener, UnixStream};
@@ -11,10 +11,6 @@ use crate::authority::Authority;
 
 fn job() -> JobBuilder {
     JobBuilder::new("hello").variable("GIT_STRATEGY", "none").script(["echo from afar"])
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[tokio::test]

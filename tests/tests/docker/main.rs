@@ -13,6 +13,7 @@ mod labels;
 mod limits;
 mod masks;
 mod options;
+mod outage;
 mod ownership;
 mod registries;
 mod registry;

@@ -1,6 +1,5 @@
 //! Credentials for registries, and what a registry has for which platform.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use drover_tests::{Drover, Engine, PATIENCE, Setup};
@@ -167,9 +166,7 @@ async fn a_registry_that_comes_back_in_time_does_not_fail_the_job() {
 }
 
 fn program(folder: &Path, name: &str, script: &str) {
-    let path = folder.join(name);
-    std::fs::write(&path, script).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    drover_tests::make_program(&folder.join(name), script);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use drover_tests::{Engine, eventually};
+use drover_tests::{Engine, eventually, free_port};
 
 /// Debian's registry, with one user.
 pub(crate) struct Registry {
@@ -18,8 +18,7 @@ impl Registry {
 
     pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let address = format!("127.0.0.1:{port}");
+        let address = format!("127.0.0.1:{}", free_port());
         let passwords = Command::new("htpasswd").args(["-Bbn", Self::USER, Self::PASSWORD]).output();
         let passwords = passwords.expect("tests need htpasswd (Debian: apt-get install apache2-utils)");
         std::fs::write(folder.path().join("htpasswd"), passwords.stdout).unwrap();

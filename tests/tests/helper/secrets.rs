@@ -84,8 +84,7 @@ fn noting(folder: &Path) -> PathBuf {
         folder.display(),
         bin("drover-helper").display()
     );
-    std::fs::write(&path, script).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    drover_tests::make_program(&path, &script);
     path
 }
 

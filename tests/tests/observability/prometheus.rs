@@ -1,11 +1,10 @@
 //! The metrics in a real Prometheus: it scrapes a working manager, and has what the dashboard and the alert rules ask for.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use drover_tests::within;
+use drover_tests::{free_port, within};
 use gitlab_mock::{Endpoint, Fault, JobBuilder};
 use metrics::{ALERTS, Kind, TABLE};
 use serde_json::Value;
@@ -34,7 +33,7 @@ impl Prometheus {
         let file = folder.join("prometheus.yml");
         std::fs::write(&file, config).unwrap();
         // It cannot choose a port itself and say which.
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let free = format!("127.0.0.1:{}", free_port());
         let log = std::fs::File::create(folder.join("prometheus.log")).unwrap();
         let child = Command::new("prometheus")
             .arg(format!("--config.file={}", file.display()))

@@ -280,38 +280,66 @@ pub(crate) async fn remove_leftovers(
     short_token: &str,
 ) -> Result<usize, EngineError> {
     let [system, runner] = labels::owner(system_id, short_token);
-    let filters = |more: Option<&str>| {
-        let mut labels = vec![labels::MANAGED.to_owned(), system.clone(), runner.clone()];
-        labels.extend(more.map(str::to_owned));
-        HashMap::from([("label".to_owned(), labels)])
-    };
-    let foreign = |labels: Option<&HashMap<String, String>>| {
-        labels.is_some_and(|labels| labels.get(labels::RUN).map(String::as_str) != Some(labels::run()))
-    };
+    let owned = vec![labels::MANAGED.to_owned(), system, runner];
+    let mut temporary = owned.clone();
+    temporary.push(labels::TEMPORARY.to_owned());
+    let filters = |labels: &[String]| HashMap::from([("label".to_owned(), labels.to_vec())]);
     let mut count = 0;
-    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters(None)).build();
+    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters(&owned)).build();
     let containers = engine.api().list_containers(Some(options)).await?;
     let containers: Vec<String> = containers
         .into_iter()
-        .filter(|container| foreign(container.labels.as_ref()))
+        .filter(|container| container.labels.as_ref().is_some_and(|labels| is_leftover(labels, &owned)))
         .filter_map(|container| container.id)
         .collect();
     count += containers.len();
     join_all(containers.into_iter().map(|id| container(engine, 0, id, true))).await;
 
-    let options = ListVolumesOptionsBuilder::default().filters(&filters(Some(labels::TEMPORARY))).build();
+    let options = ListVolumesOptionsBuilder::default().filters(&filters(&temporary)).build();
     let volumes = engine.api().list_volumes(Some(options)).await?.volumes.unwrap_or_default();
-    for left in volumes.into_iter().filter(|volume| foreign(Some(&volume.labels))) {
+    for left in volumes.into_iter().filter(|volume| is_leftover(&volume.labels, &temporary)) {
         count += 1;
         volume(engine, 0, left.name).await;
     }
 
-    let options = ListNetworksOptionsBuilder::default().filters(&filters(None)).build();
+    let options = ListNetworksOptionsBuilder::default().filters(&filters(&owned)).build();
     let networks = engine.api().list_networks(Some(options)).await?;
-    for left in networks.into_iter().filter(|network| foreign(network.labels.as_ref())) {
+    let is_left = |labels: &HashMap<String, String>| is_leftover(labels, &owned);
+    for left in networks.into_iter().filter(|network| network.labels.as_ref().is_some_and(is_left)) {
         count += 1;
         let noted = Network { name: left.name.unwrap_or_default(), id: left.id };
         network(engine, 0, noted).await;
     }
     Ok(count)
+}
+
+/// Whether something is what an earlier run of the manager left: it has all of these labels, and those of another run. The engine
+/// was asked for them already, but Podman lists volumes that have any one of them, and those of others must not be touched.
+fn is_leftover(labels: &HashMap<String, String>, wanted: &[String]) -> bool {
+    let has = |label: &String| {
+        label
+            .split_once('=')
+            .is_some_and(|(name, value)| labels.get(name).is_some_and(|found| found == value))
+    };
+    wanted.iter().all(has) && labels.get(labels::RUN).map(String::as_str) != Some(labels::run())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_has_every_label_and_is_of_another_run_was_left_behind() {
+        let wanted = ["managed=true", "runner.id=a", "reusable=false"].map(str::to_owned);
+        let labels = |runner: &str, reusable: &str, run: &str| {
+            let labels =
+                [("managed", "true"), ("runner.id", runner), ("reusable", reusable), (labels::RUN, run)];
+            HashMap::from(labels.map(|(name, value)| (name.to_owned(), value.to_owned())))
+        };
+        assert!(is_leftover(&labels("a", "false", "earlier"), &wanted));
+        assert!(!is_leftover(&labels("b", "false", "earlier"), &wanted), "another runner's");
+        assert!(!is_leftover(&labels("a", "true", "earlier"), &wanted), "a cache that is kept");
+        assert!(!is_leftover(&labels("a", "false", labels::run()), &wanted), "of a job that runs");
+        assert!(!is_leftover(&HashMap::new(), &wanted), "of somebody else");
+    }
 }

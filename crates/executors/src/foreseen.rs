@@ -40,8 +40,15 @@ pub struct Foreseen {
     pub instance: String,
     /// The announcement that counts; `None` while there is none.
     pub doom: watch::Receiver<Option<Doom>>,
-    /// The moment that was announced, and when this process heard of it.
-    heard: Arc<Mutex<Option<(DateTime<Utc>, DateTime<Utc>)>>>,
+    heard: Arc<Mutex<Option<Heard>>>,
+}
+
+/// A moment that was announced.
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    moment: DateTime<Utc>,
+    /// When this process heard of it.
+    since: DateTime<Utc>,
 }
 
 /// How long before [`MARGIN`] the script of a job is stopped, so that what it leaves can be saved; zero if there is nothing to save.
@@ -74,10 +81,10 @@ impl Foreseen {
     fn margin(&self, at: DateTime<Utc>, now: DateTime<Utc>, saving: Saving) -> Duration {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let since = match *heard {
-            Some((moment, since)) if (moment - at).abs() < SAME => since,
+            Some(Heard { moment, since }) if (moment - at).abs() < SAME => since,
             Some(_) | None => now,
         };
-        *heard = Some((at, since));
+        *heard = Some(Heard { moment: at, since });
         let staged = MARGIN + saving;
         if (at - since).to_std().unwrap_or_default() >= staged { staged } else { MARGIN }
     }

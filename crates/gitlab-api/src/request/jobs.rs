@@ -15,7 +15,7 @@ use crate::{ClientError, Endpoint, RunnerInfo};
 /// `POST jobs/request`. `last_update` is the queue cursor; it is sent only when the request asks for long polling.
 ///
 /// # Errors
-/// See [`register`].
+/// See [`register`](super::register).
 pub fn job_request(request: &JobRequest, last_update: Option<&str>) -> Result<ApiRequest, ClientError> {
     #[derive(Serialize)]
     struct Body<'a> {
@@ -41,7 +41,7 @@ pub fn job_request(request: &JobRequest, last_update: Option<&str>) -> Result<Ap
 /// `PUT jobs/{id}`
 ///
 /// # Errors
-/// See [`register`].
+/// See [`register`](super::register).
 pub fn job_update(job: &JobCredentials, update: &JobUpdate) -> Result<ApiRequest, ClientError> {
     #[derive(Serialize)]
     struct Output<'a> {
@@ -82,7 +82,7 @@ pub fn job_update(job: &JobCredentials, update: &JobUpdate) -> Result<ApiRequest
 /// `PATCH jobs/{id}/trace`. `bytes` begin at `offset` of the log and are not empty: the range names its last byte.
 ///
 /// # Errors
-/// See [`register`].
+/// See [`register`](super::register).
 pub fn trace_patch(
     job: &JobCredentials,
     offset: u64,
@@ -103,7 +103,7 @@ pub fn trace_patch(
 /// `POST jobs/{id}/artifacts`, without its body, which is streamed. `boundary` separates the parts of the body.
 ///
 /// # Errors
-/// See [`register`].
+/// See [`register`](super::register).
 pub fn artifact_upload(
     job: &JobCredentials,
     upload: &ArtifactUpload,
@@ -135,7 +135,7 @@ pub fn artifact_upload(
 /// `GET jobs/{id}/artifacts`. `job` is the job that made the artifacts. With `direct`, GitLab may answer with a redirect to its storage.
 ///
 /// # Errors
-/// See [`register`].
+/// See [`register`](super::register).
 pub fn artifact_download(job: &JobCredentials, direct: bool) -> Result<ApiRequest, ClientError> {
     let mut headers = HeaderMap::with_capacity(4);
     authenticate(&mut headers, JOB_TOKEN, &job.token)?;

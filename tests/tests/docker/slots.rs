@@ -1,7 +1,7 @@
 //! Control groups that are named after the slots of instances.
 
 use drover_tests::{Engine, Entry, Setup, Sshd};
-use gitlab_mock::JobBuilder;
+use gitlab_mock::{ArtifactSpec, JobBuilder};
 use serde_json::json;
 
 use crate::autoscaled;
@@ -16,13 +16,16 @@ async fn containers_are_in_the_control_group_of_their_slot() {
         .set("slot_cgroup_template", "drover-test/slot-${slot}")
         .set("docker.service_slot_cgroup_template", "drover-test/services-${slot}")
         .set("docker.network_mode", "bridge");
-    let world = Setup::new().runner(entry).start().await;
+    let world = Setup::new().runner(entry).for_containers().start().await;
     let job = world.enqueue(
         JobBuilder::new("kept apart")
             .variable("GIT_STRATEGY", "none")
             .service(json!({"name": "box:1", "alias": "site", "command": ["httpd", "-f", "-p", "80", "-h", "/bin"]}))
             .variable("HEALTHCHECK_TCP_PORT", "80")
+            // The helper stays for what is saved at the end.
+            .artifact(ArtifactSpec::archive("made", ["made"]))
             .script([
+                "echo 1 >made",
                 "echo \"it is $GITLAB_RUNNER_SLOT_CGROUP\"",
                 "until test -e /tmp/signal; do sleep 0.1; done",
             ]),

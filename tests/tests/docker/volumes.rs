@@ -141,10 +141,7 @@ async fn anonymous_volumes_go_with_their_containers_unless_they_are_kept() {
 #[tokio::test]
 async fn specifications_that_make_no_sense_are_refused_with_the_entry() {
     let world = world(|entry| entry.set("docker.volumes", vec!["/a", "/x/../a"])).await;
-    world
-        .run(job(&["true"]))
-        .await
-        .failed("runner_configuration_error", None)
-        .says("volume for container path \"/a\" is already defined");
+    let why = "volume for container path \\\"/a\\\" is already defined";
+    world.logs(&["this runner entry takes no jobs", why]).await;
     world.stop().await;
 }

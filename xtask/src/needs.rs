@@ -32,7 +32,6 @@ const NEEDS: &[(&str, &str)] = &[
     ("mount", "mount"),
     ("dockerd", "docker.io"),
     ("docker", "docker.io"),
-    ("podman", "podman"),
     ("docker-registry", "docker-registry"),
     ("htpasswd", "apache2-utils"),
     ("ip", "iproute2"),

@@ -100,10 +100,23 @@ impl Selection<'_> {
 pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
     config::load(path).map_err(|error| match error {
         config::LoadError::Read { .. } => {
-            Failure::usage(error).hint("name the file with --config, or make it with `drover register`")
+            let hint = unread(&error, "--config, or make it with `drover register`");
+            Failure::usage(error).hint(hint)
         }
         config::LoadError::Invalid(_) => Failure::usage(error),
     })
+}
+
+/// What to do about a file that cannot be read; `naming` is how a command is told another one.
+pub(crate) fn unread(error: &config::LoadError, naming: &str) -> String {
+    match error {
+        config::LoadError::Read { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            "do this as the user who runs drover, to whom the file should belong".to_owned()
+        }
+        config::LoadError::Read { .. } | config::LoadError::Invalid(_) => {
+            format!("name the file with {naming}")
+        }
+    }
 }
 
 /// Opens a configuration for a change.
@@ -129,6 +142,15 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_another_users_needs_no_other_name() {
+        let read =
+            |kind: std::io::ErrorKind| config::LoadError::Read { path: "c".into(), source: kind.into() };
+        let missing = unread(&read(std::io::ErrorKind::NotFound), "--config");
+        assert_eq!(missing, "name the file with --config");
+        assert!(unread(&read(std::io::ErrorKind::PermissionDenied), "--config").contains("as the user"));
+    }
 
     const FILE: &str = r#"
 [[runners]]

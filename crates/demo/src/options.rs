@@ -39,6 +39,14 @@ pub enum DemoError {
         /// What was tried.
         why: String,
     },
+    /// The engine has not the image for the jobs, and does not get it.
+    #[error("the demo needs the image `{image}` for `--docker`: {why}")]
+    NoImage {
+        /// Its name.
+        image: String,
+        /// What the engine says.
+        why: String,
+    },
     /// There are no jobs to show.
     #[error("the demo needs at least one job")]
     NoJobs,

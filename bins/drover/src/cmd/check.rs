@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::arguments::{ConfigArguments, LogArguments};
 use crate::failure::{Exit, Failure};
-use crate::{identity, output};
+use crate::{gitlab, identity, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -101,7 +101,8 @@ pub(crate) fn check(options: &CheckArguments, log: &LogArguments) -> Result<Exit
             Ok(Exit::Usage)
         }
         Err(error @ LoadError::Read { .. }) => {
-            Err(Failure::usage(error).hint("name the file: drover config check FILE"))
+            let hint = gitlab::unread(&error, "`drover config check FILE`");
+            Err(Failure::usage(error).hint(hint))
         }
     }
 }

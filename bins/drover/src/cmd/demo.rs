@@ -59,6 +59,10 @@ pub(crate) fn demo(options: DemoArguments) -> Result<Exit, Failure> {
         Err(error @ DemoError::NoEngine { .. }) => Err(Failure::from(error).hint(
             "start Docker, let this user at its socket, or name another one in DOCKER_HOST; without `--docker` no engine is needed",
         )),
+        Err(error @ DemoError::NoImage { .. }) => Err(Failure::from(error).hint(
+            "name an image that the engine has or can pull, and that has a `sh`: `drover demo --docker IMAGE`; `docker load` and \
+             `docker import` bring one without a registry",
+        )),
         Err(error) => Err(error.into()),
     }
 }

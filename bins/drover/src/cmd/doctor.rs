@@ -82,7 +82,8 @@ pub(crate) fn doctor(options: &DoctorArguments, log: &LogArguments) -> Result<Ex
             return Ok(Exit::Usage);
         }
         Err(error @ LoadError::Read { .. }) => {
-            return Err(Failure::usage(error).hint("name the file: drover doctor --config FILE"));
+            let hint = gitlab::unread(&error, "`drover doctor --config FILE`");
+            return Err(Failure::usage(error).hint(hint));
         }
     };
     let found = gitlab::runtime()?.block_on(examine(options, &path, &loaded))?;

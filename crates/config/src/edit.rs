@@ -35,8 +35,11 @@ pub struct ConfigFile {
     original: Option<String>,
     document: DocumentMut,
     /// Holds the lock for as long as it lives.
-    _lock: File,
+    _lock: Lock,
 }
+
+/// Keeps other editors out.
+struct Lock(File);
 
 /// Why the file could not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +69,17 @@ pub enum EditError {
     /// `runners` is written as an inline list, which cannot be edited without changing its form.
     #[error("`runners` is not written as [[runners]] sections")]
     Inline,
+}
+
+// === impl Lock ===
+
+impl Drop for Lock {
+    /// Lets go of the lock itself and not only of this descriptor: a child process that is being started has copies of all
+    /// descriptors until it executes its program, and with them it would keep the next editor out for that long.
+    fn drop(&mut self) {
+        // What cannot be unlocked is closed.
+        let _ = self.0.unlock();
+    }
 }
 
 // === impl ConfigFile ===
@@ -320,7 +334,7 @@ fn create_directory(directory: &Path) -> io::Result<()> {
 }
 
 /// Takes the lock beside the file: the file itself is replaced on each save, so it cannot carry one.
-fn lock(path: &Path) -> Result<File, EditError> {
+fn lock(path: &Path) -> Result<Lock, EditError> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let lock_path = directory(path).join(format!(".{name}.lock"));
     let io_error = |source| EditError::Io { action: "lock", path: lock_path.clone(), source };
@@ -330,7 +344,7 @@ fn lock(path: &Path) -> Result<File, EditError> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let file = options.open(&lock_path).map_err(io_error)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(EditError::Locked(path.to_owned())),
         Err(TryLockError::Error(source)) => Err(io_error(source)),
     }
@@ -357,3 +371,18 @@ fn keep_owner(path: &Path, file: &File) {
 
 #[cfg(not(unix))]
 fn keep_owner(_path: &Path, _file: &File) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_let_go_is_free_though_somebody_still_has_a_copy_of_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        let file = ConfigFile::open(&path).unwrap();
+        let _copy = file._lock.0.try_clone().unwrap();
+        drop(file);
+        ConfigFile::open(&path).unwrap();
+    }
+}

@@ -151,7 +151,8 @@ mod tests {
                 for (line, next) in lines.iter().zip(lines.iter().skip(1).chain([&""])) {
                     let kept = line.starts_with("  ");
                     assert!(!kept || line.chars().count() <= 100, "{}: {line}", command.get_name());
-                    let broken = !kept && line.len() > 60 && !next.is_empty() && !next.starts_with("  ");
+                    let long = !kept && line.chars().count() > 100;
+                    let broken = long && !next.is_empty() && !next.starts_with("  ");
                     assert!(!broken || line.ends_with('.'), "{}: {line}", command.get_name());
                 }
             }

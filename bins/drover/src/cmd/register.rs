@@ -34,7 +34,7 @@ Examples:
   drover register --non-interactive --url https://gitlab.example.com --token \"$TOKEN\" \\
       --executor instance --template-config autoscaler.toml
       takes the sections that have no flags, such as [runners.autoscaler], from a file
-  drover register --non-interactive --url https://gitlab.example.com --token \"$TOKEN\" \
+  drover register --non-interactive --url https://gitlab.example.com --token \"$TOKEN\" \\
       --executor docker --docker-image alpine:latest --docker-privileged --cache-type s3
       keys of [runners.docker], [runners.cache], [runners.machine] and [runners.ssh] have flags of
       GitLab Runner's names; docs/cli.md lists them, and so does completion

@@ -47,9 +47,7 @@ pub use paths::ClonePathError;
 pub use runner::{
     Helper, Isolation, Layout, Placement, Product, RemoteCache, RunnerFacts, TempAccess, TlsFiles,
 };
-pub use settings::{
-    Attempts, BuildSettings, GitStrategy, SubmoduleStrategy,
-};
+pub use settings::{Attempts, BuildSettings, GitStrategy, SubmoduleStrategy};
 pub use setup::SetupError;
 pub use shell::{Interpreter, Script, Shell, ShellError};
 pub use stage::{JobStatus, Outcome, Place, Runs, Stage, StagePlan};

@@ -76,7 +76,7 @@ fn packages() -> Result<()> {
     patiently("installing packages", || install_packages(&missing))?;
     let still: Vec<&str> = NEEDS.iter().map(|(name, _)| *name).filter(|name| !present(name)).collect();
     if !still.is_empty() {
-        bail!("packages were installed, and {} is still not found", still.join(", "));
+        say(&format!("packages were installed, and PATH still lacks {}", still.join(", ")));
     }
     Ok(())
 }

@@ -268,6 +268,23 @@ impl Lease {
         self.owner.is_same(owner)
     }
 
+    /// An error if a listing shows that another manager, or a later process of this one, has taken the group over since this
+    /// mark was written. Providers ask it of a listing from right before a change: so little time passes between the two that
+    /// this catches what a listing of a minute ago could not know.
+    ///
+    /// # Errors
+    /// [`GroupError::Transient`] names who has the group.
+    pub fn stands(&self, seen: Option<&Self>) -> Result<(), GroupError> {
+        match seen {
+            Some(seen) if !seen.is_of(&self.owner) || seen.generation > self.generation => {
+                Err(GroupError::Transient {
+                    message: format!("nothing was changed: the group was taken over by {}", seen.owner),
+                })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Whether nobody keeps it up any more, seen as it is for `unchanged` and at the wall time `now`.
     #[must_use]
     pub fn has_lapsed(&self, unchanged: Duration, now: DateTime<Utc>) -> bool {

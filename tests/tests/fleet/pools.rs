@@ -1,12 +1,13 @@
 //! Machines that exist already, and managers that want the same ones.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use drover_tests::{Entry, PATIENCE, Setup, Sshd, eventually};
+use drover_tests::{Entry, PATIENCE, Setup, Sshd, World, eventually};
 use fleeting::lease::Owner;
 use fleeting::{ConnectorSettings, GroupError, HeartbeatError, InstanceGroup, InstanceId};
 use fleeting_static::StaticGroup;
-use gitlab_mock::{JobBuilder, JobState};
+use gitlab_mock::{Job, JobBuilder, JobState};
 use serde_json::json;
 
 /// A lock that nobody renews lasts so long.
@@ -39,6 +40,22 @@ fn locks(machine: &Sshd) -> Vec<String> {
 
 fn id(name: &'static str) -> InstanceId {
     name.into()
+}
+
+/// An entry that wants a machine only for jobs and gives it back a second after.
+fn shared(name: &str, machine: &Sshd) -> Entry {
+    Entry::machines(name, [machine])
+        .policy([("idle_count", 0.into()), ("idle_time", "1s".into())])
+        .set("autoscaler.group_lease_ttl", "30s")
+}
+
+/// A job that runs until the file is there.
+async fn held(world: &World) -> (Job, PathBuf) {
+    let gate = world.folder().join("gate");
+    let wait = format!("echo it runs; until [ -e {} ]; do sleep 0.1; done", gate.display());
+    let held = world.enqueue(JobBuilder::new("held").script([wait]));
+    world.says(&held, "it runs").await;
+    (held, gate)
 }
 
 #[tokio::test]
@@ -135,16 +152,9 @@ async fn locks_are_renewed_while_a_machine_is_in_use() {
 #[tokio::test]
 async fn two_managers_with_the_same_machines_take_turns() {
     let machine = Sshd::start();
-    let entry = |name: &str| {
-        Entry::machines(name, [&machine])
-            .policy([("idle_count", 0.into()), ("idle_time", "1s".into())])
-            .set("autoscaler.group_lease_ttl", "30s")
-    };
+    let entry = |name: &str| shared(name, &machine);
     let first = Setup::new().runner(entry("first")).start().await;
-    let gate = first.folder().join("gate");
-    let wait = format!("echo it runs; until [ -e {} ]; do sleep 0.1; done", gate.display());
-    let held = first.enqueue(JobBuilder::new("held").script([wait]));
-    first.says(&held, "it runs").await;
+    let (held, gate) = held(&first).await;
     let second = Setup::new().system_id("s_ba9876543210").runner(entry("second")).start().await;
     let job = second.enqueue(JobBuilder::new("waits").script(["echo hello"]));
     second.logs(&["machine is in use by entry `first` of manager"]).await;
@@ -160,17 +170,9 @@ async fn two_managers_with_the_same_machines_take_turns() {
 #[tokio::test]
 async fn a_job_that_gets_no_machine_is_told_who_has_them() {
     let machine = Sshd::start();
-    let entry = |name: &str| {
-        Entry::machines(name, [&machine])
-            .policy([("idle_count", 0.into()), ("idle_time", "1s".into())])
-            .set("autoscaler.group_lease_ttl", "30s")
-            .set("autoscaler.instance_acquire_timeout", "4s")
-    };
+    let entry = |name: &str| shared(name, &machine).set("autoscaler.instance_acquire_timeout", "4s");
     let first = Setup::new().runner(entry("first")).start().await;
-    let gate = first.folder().join("gate");
-    let wait = format!("echo it runs; until [ -e {} ]; do sleep 0.1; done", gate.display());
-    let held = first.enqueue(JobBuilder::new("held").script([wait]));
-    first.says(&held, "it runs").await;
+    let (held, gate) = held(&first).await;
     let second = Setup::new().system_id("s_ba9876543210").runner(entry("second")).start().await;
     let job = second.run(JobBuilder::new("waits").script(["echo hello"])).await;
     let job = job.failed("runner_system_failure", None);

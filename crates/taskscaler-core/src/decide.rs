@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use crate::breaker::Circuit;
 use crate::core::{Core, Elsewhere, Request};
+use crate::fate::{Fate, InstanceLine};
 use crate::fleet::Seq;
 use crate::ids::{Mono, Now};
 use crate::instance::{Ask, Instance, Phase, Reason};
 use crate::math::Inputs;
 use crate::plan::{Deletion, Notice, Plan};
-use crate::report::{ActivePolicy, Demand, Fate, InstanceLine, Keep, Report, Why};
+use crate::report::{ActivePolicy, Report};
+use crate::why::{Demand, Keep, Why};
 
 /// How long a reservation protects an idle slot: the time that a request for a job may take.
 const REQUEST_IN_FLIGHT: Duration = Duration::from_secs(10);

@@ -45,10 +45,12 @@ mod config;
 mod core;
 mod decide;
 mod doom;
+mod fate;
 mod fleet;
 mod ids;
 mod instance;
 mod ledger;
+mod listing;
 mod math;
 mod period;
 mod persist;
@@ -57,11 +59,14 @@ mod policy;
 mod report;
 mod throttle;
 mod trouble;
+mod why;
 mod world;
 
-pub use self::core::{Acquire, Core, Elsewhere, Health, NoCapacity, UnknownClaim};
+pub use self::core::{Core, Elsewhere, Health};
+pub use claims::{Acquire, NoCapacity, UnknownClaim};
 pub use config::{Config, ScaleThrottle};
 pub use doom::{Doom, DoomKind};
+pub use fate::{Fate, InstanceLine};
 pub use ids::{ClaimKey, InstanceId, Now, Slot};
 pub use instance::{Origin, PhaseName, Reason, Seen, SeenState};
 pub use ledger::{InstanceRecord, Ledger, LedgerChanges};
@@ -71,5 +76,6 @@ pub use plan::{Deletion, Event, LostCause, Notice, Plan};
 pub use policy::{
     Policy, ScaleFactor, ScaleFactorError, Switch, Zone, ZoneError, active_policy, policy_switches,
 };
-pub use report::{ActivePolicy, Counts, Demand, Fate, InstanceLine, Keep, Report, Why};
+pub use report::{ActivePolicy, Counts, Report};
 pub use throttle::{Failure, FailureKind};
+pub use why::{Demand, Keep, Why};

@@ -1,26 +1,24 @@
-//! The stages of a job in their order, and what the failure of each means for the rest.
+//! The stages of a job in their order.
+
+mod attempts;
+mod lines;
 
 use std::time::Duration;
 
 use job::log::LineKind;
-use job::{
-    Context, Deadline, FailureReason, JobFailure, JobResult, JobStatus, Outcome, Stage, StagePlan, Timeouts,
-};
+use job::{Context, Deadline, FailureReason, JobFailure, JobResult, JobStatus, Outcome, Stage, Timeouts};
 use session::Session;
 use taskscaler::DoomKind;
 use trace::JobLog;
 
 use super::JobWatcher;
-use super::signals::{Scope, Signals, Stopped};
-use super::stage::{self, Ended};
+use super::signals::{Scope, Signals};
 use crate::foreseen::Saving;
 use crate::{CacheAddresses, Environment, Executor, PrepareError, PrepareRequest, Reservation};
+use attempts::{Trouble, first};
 
 /// Bound of the last stage, which runs whatever happened.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(60);
-/// Where GitLab explains the bounds on time.
-const TIMEOUTS_PAGE: &str =
-    "https://docs.gitlab.com/ci/runners/configure_runners/#set-script-and-after_script-timeouts";
 /// Exit code of a shell that cannot find the program it is to run.
 const NOT_FOUND: i32 = 127;
 
@@ -52,16 +50,6 @@ pub(super) struct Vacated {
     healthy: bool,
     /// The job was stopped because this was announced for its instance.
     pub(super) ended_early: Option<DoomKind>,
-}
-
-/// How a stage that did not succeed bears on the job.
-enum Trouble {
-    /// The job has failed; what saves and cleans up still runs.
-    Failed(JobFailure),
-    /// The job was stopped as a whole; only cleaning up is left.
-    Halted(JobFailure),
-    /// The place is gone: nothing is left to do.
-    Lost(JobFailure),
 }
 
 // === impl Vacated ===
@@ -164,20 +152,6 @@ impl<'a> Driver<'a> {
             _ = self.signals.stopped(Scope::BEFORE) => {}
             _ = environment.lost() => {}
             () = session.finished(|line| self.log.line(LineKind::Info, line)) => {}
-        }
-    }
-
-    /// First lines of the log.
-    fn greet(&self) {
-        for (index, line) in self.context.header().iter().enumerate() {
-            self.log.line(if index == 0 { LineKind::Info } else { LineKind::Plain }, line);
-        }
-        if !self.context.warnings().is_empty() {
-            self.log.line(LineKind::Warning, self.context.warnings().join("\n"));
-        }
-        for name in self.context.job().secrets.keys() {
-            self.log
-                .line(LineKind::Warning, format_args!("Not resolved: no provider for the secret of {name}"));
         }
     }
 
@@ -317,36 +291,6 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// What a security policy of GitLab has to do with the job.
-    fn policy(&self) {
-        let policy = &self.context.job().policy_options;
-        if !policy.execution_policy_job || policy.policy_name.is_empty() {
-            return;
-        }
-        self.log.line(LineKind::Info, format_args!("Job triggered by policy \"{}\".", policy.policy_name));
-        let variables = match policy.policy_variables_override_allowed {
-            None => {
-                self.log.line(
-                    LineKind::Info,
-                    "Variables defined in the policy take precedence over matching user-defined CI/CD variables for this job.",
-                );
-                return;
-            }
-            Some(true) => "allowed",
-            Some(false) => "ignored",
-        };
-        let except = match &policy.policy_variables_override_exceptions[..] {
-            [] => String::new(),
-            names => format!(" (except for {})", names.join(", ")),
-        };
-        self.log.line(
-            LineKind::Info,
-            format_args!(
-                "User-defined CI/CD variables are {variables} in this job{except} according to the pipeline execution policy."
-            ),
-        );
-    }
-
     async fn after_script(
         &mut self,
         environment: &dyn Environment,
@@ -364,8 +308,8 @@ impl<'a> Driver<'a> {
                 Err(first(script, Trouble::Halted(failure)))
             }
             Err(Trouble::Halted(failure) | Trouble::Failed(failure)) => {
-                if script.is_ok() && !self.context.settings().after_script_ignores_errors {
-                    return Err(Trouble::Failed(failure));
+                if !self.context.settings().after_script_ignores_errors {
+                    return Err(first(script, Trouble::Failed(failure)));
                 }
                 self.log.line(
                     LineKind::Warning,
@@ -386,131 +330,6 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Runs a stage with its attempts. A stage that has nothing to do is skipped without a trace.
-    async fn stage(
-        &mut self,
-        environment: &dyn Environment,
-        stage: Stage,
-        scope: Scope,
-    ) -> Result<(), Trouble> {
-        let plan = self.context.plan(stage);
-        let (mut attempt, mut vanished) = (1, 0);
-        loop {
-            let Some(ended) = self.attempt(environment, &plan, scope).await else { return Ok(()) };
-            let trouble = match ended {
-                Ended::Exited(0) => return Ok(()),
-                Ended::Exited(code) => Trouble::Failed(JobFailure::exit_code(code)),
-                Ended::Refused(why) => Trouble::Failed(JobFailure::system(why)),
-                Ended::Vanished(why) => {
-                    vanished += 1;
-                    if vanished < self.context.settings().attempts.job_section {
-                        self.log.line(LineKind::Warning, format_args!("{why}. Retrying..."));
-                        continue;
-                    }
-                    Trouble::Failed(JobFailure::system(why))
-                }
-                Ended::Stopped(stopped) => {
-                    self.hint(&plan, &stopped);
-                    return Err(self.halted(&stopped));
-                }
-                Ended::Lost(why) => {
-                    self.place_failed = true;
-                    return Err(Trouble::Lost(JobFailure::system(why)));
-                }
-            };
-            if attempt >= plan.attempts {
-                return Err(trouble);
-            }
-            attempt += 1;
-            self.log.line(LineKind::Warning, "Retrying...");
-            let pause = self.context.retry_delay(attempt);
-            tokio::select! {
-                biased;
-                stopped = self.signals.stopped(scope) => return Err(self.halted(&stopped)),
-                why = environment.lost() => {
-                    self.place_failed = true;
-                    return Err(Trouble::Lost(JobFailure::system(why)));
-                }
-                () = tokio::time::sleep(pause) => {}
-            }
-            if stage == Stage::GetSources && attempt == 2 {
-                let clear = self.context.plan(Stage::ClearWorktree);
-                // Its result does not matter: the next attempt shows whether it helped.
-                self.attempt(environment, &clear, scope).await;
-            }
-        }
-    }
-
-    /// What stopped a stage stops the job. A place that is about to go is left alone: cleaning it would only be in the way of the
-    /// job's result.
-    fn halted(&mut self, stopped: &Stopped) -> Trouble {
-        match stopped {
-            Stopped::Taken(taken) => {
-                self.place_failed = true;
-                self.ended_early = Some(taken.doom.kind);
-                self.time_to_save = taken.time_to_save();
-                Trouble::Lost(taken.failure())
-            }
-            Stopped::Canceled | Stopped::Aborted | Stopped::Interrupted(_) | Stopped::TimedOut(..) => {
-                Trouble::Halted(stopped.failure())
-            }
-        }
-    }
-
-    async fn attempt(
-        &mut self,
-        environment: &dyn Environment,
-        plan: &StagePlan,
-        scope: Scope,
-    ) -> Option<Ended> {
-        if !self.context.is_needed(plan.stage) {
-            return None;
-        }
-        self.begin(plan);
-        if !self.context.cache_keys(plan.stage).is_empty() {
-            let signed = tokio::select! {
-                biased;
-                stopped = self.signals.stopped(scope) => {
-                    self.end(plan);
-                    return Some(Ended::Stopped(stopped));
-                }
-                signed = self.caches.sign(&self.context, plan.stage) => signed,
-            };
-            for warning in &signed.warnings {
-                self.log.line(LineKind::Warning, warning);
-            }
-            self.context.set_remote_caches(signed.addresses);
-        }
-        let script = self.context.script(plan.stage)?;
-        let ended = stage::attempt(
-            environment,
-            &plan.name,
-            script.interpreter.command(),
-            script.bytes,
-            self.log,
-            &self.signals,
-            scope,
-        )
-        .await;
-        self.end(plan);
-        Some(ended)
-    }
-
-    fn begin(&self, plan: &StagePlan) {
-        self.watcher.stage(self.context.job().id, &plan.name);
-        if self.sections {
-            self.log.section_start(&plan.name, &plan.title);
-        } else {
-            self.log.line(LineKind::Title, &plan.title);
-        }
-    }
-
-    fn end(&self, plan: &StagePlan) {
-        if self.sections {
-            self.log.section_end(&plan.name);
-        }
-    }
-
     /// A first stage that fails says that the place is not fit for the job's shell.
     fn not_prepared(&self, trouble: Trouble, environment: &dyn Environment) -> Trouble {
         match trouble {
@@ -524,20 +343,6 @@ impl<'a> Driver<'a> {
             }
             Trouble::Failed(failure) => Trouble::Failed(JobFailure::environment(failure)),
             trouble @ (Trouble::Halted(_) | Trouble::Lost(_)) => trouble,
-        }
-    }
-
-    /// Says which stage a bound on time has cut.
-    fn hint(&self, plan: &StagePlan, stopped: &Stopped) {
-        if let Stopped::TimedOut(_, _) = stopped {
-            self.log.line(
-                LineKind::Warning,
-                format_args!(
-                    "{} could not run to completion because the timeout was exceeded. For more control over job and \
-                     script timeouts see: {TIMEOUTS_PAGE}",
-                    plan.name
-                ),
-            );
         }
     }
 
@@ -563,17 +368,5 @@ impl<'a> Driver<'a> {
             | FailureReason::RunnerInterrupted
             | FailureReason::JobCanceled => true,
         }
-    }
-}
-
-/// The reported failure is the first one; what it means for the rest is what the second says.
-fn first(script: Result<(), Trouble>, then: Trouble) -> Trouble {
-    let Err(Trouble::Failed(failure) | Trouble::Halted(failure) | Trouble::Lost(failure)) = script else {
-        return then;
-    };
-    match then {
-        Trouble::Failed(_) => Trouble::Failed(failure),
-        Trouble::Halted(_) => Trouble::Halted(failure),
-        Trouble::Lost(_) => Trouble::Lost(failure),
     }
 }

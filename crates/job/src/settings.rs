@@ -109,7 +109,7 @@ impl BuildSettings {
     ) -> Self {
         let mut reader = Reader { variables, warnings };
         let depth = u32::try_from(depth).unwrap_or(0);
-        let mut debug_trace = variables.is_true("CI_DEBUG_TRACE");
+        let mut debug_trace = reader.boolean("CI_DEBUG_TRACE", false);
         if debug_trace && debug_trace_disabled {
             reader.warnings.push("CI_DEBUG_TRACE: usage is disabled on this runner".to_owned());
             debug_trace = false;
@@ -121,12 +121,7 @@ impl BuildSettings {
             fetch_flags: reader.flags("GIT_FETCH_EXTRA_FLAGS", "--prune --quiet"),
             clone_flags: reader.flags("GIT_CLONE_EXTRA_FLAGS", ""),
             depth,
-            submodules: match reader.text("GIT_SUBMODULE_STRATEGY").as_str() {
-                "" | "none" => SubmoduleStrategy::None,
-                "normal" => SubmoduleStrategy::Normal,
-                "recursive" => SubmoduleStrategy::Recursive,
-                _ => SubmoduleStrategy::Invalid,
-            },
+            submodules: reader.submodules(),
             submodule_depth: reader.number("GIT_SUBMODULE_DEPTH", depth),
             submodule_paths: words(&reader.text("GIT_SUBMODULE_PATHS")),
             submodule_update_flags: words(&reader.text("GIT_SUBMODULE_UPDATE_FLAGS")),
@@ -214,6 +209,21 @@ impl Reader<'_> {
             self.warnings.push(format!("{key}: {asked} is outside of the range 1 to 10, using {taken}"));
         }
         u32::try_from(taken).unwrap_or(1)
+    }
+
+    fn submodules(&mut self) -> SubmoduleStrategy {
+        match self.text("GIT_SUBMODULE_STRATEGY").as_str() {
+            "" | "none" => SubmoduleStrategy::None,
+            "normal" => SubmoduleStrategy::Normal,
+            "recursive" => SubmoduleStrategy::Recursive,
+            _ => {
+                let shown = self.shown("GIT_SUBMODULE_STRATEGY");
+                self.warnings.push(format!(
+                    "GIT_SUBMODULE_STRATEGY: expected either \"normal\", \"recursive\" or \"none\" got {shown}"
+                ));
+                SubmoduleStrategy::Invalid
+            }
+        }
     }
 
     fn strategy(&mut self, allow_git_fetch: bool) -> GitStrategy {

@@ -121,6 +121,8 @@ fn odd_settings_get_their_defaults_and_are_named() {
         ("ARTIFACT_DOWNLOAD_ATTEMPTS", "many"),
         ("RUNNER_SCRIPT_TIMEOUT", "-5m"),
         ("RUNNER_AFTER_SCRIPT_TIMEOUT", "soon"),
+        ("CI_DEBUG_TRACE", "loud"),
+        ("GIT_SUBMODULE_STRATEGY", "all"),
         ("GIT_SUBMODULE_DEPTH", "hush"),
     ]);
     job.variables.last_mut().unwrap().masked = true;
@@ -141,8 +143,10 @@ fn odd_settings_get_their_defaults_and_are_named() {
     assert_eq!(
         context.warnings(),
         [
+            "CI_DEBUG_TRACE: expected bool got \"loud\", using default value: false",
             "GIT_STRATEGY: expected either \"clone\", \"fetch\", \"none\" or \"empty\" got \"pull\", using default value: fetch",
             "GIT_CHECKOUT: expected bool got \"perhaps\", using default value: true",
+            "GIT_SUBMODULE_STRATEGY: expected either \"normal\", \"recursive\" or \"none\" got \"all\"",
             "GIT_SUBMODULE_DEPTH: expected int got [MASKED], using default value: 0",
             "Ignoring relative RUNNER_SCRIPT_TIMEOUT timeout: \"-5m\"",
             "Ignoring malformed RUNNER_AFTER_SCRIPT_TIMEOUT timeout: \"soon\": not a duration such as `1h30m`",

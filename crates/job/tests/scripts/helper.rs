@@ -199,7 +199,10 @@ fn artifacts_are_uploaded_when_due_and_a_failure_fails_the_stage() {
 fn a_statement_of_provenance_is_asked_for_with_names_and_no_values() {
     let context = context(
         &job(json!({
-            "artifacts": [{"paths": ["out/"], "when": "always"}],
+            "artifacts": [
+                {"paths": ["out/"], "when": "always"},
+                {"paths": ["tests.xml"], "artifact_format": "gzip", "artifact_type": "junit"},
+            ],
             "variables": [
                 {"key": "RUNNER_GENERATE_ARTIFACTS_METADATA", "value": "true"},
                 {"key": "CI_PROJECT_URL", "value": "https://gitlab.example.test/g/p"},
@@ -210,16 +213,22 @@ fn a_statement_of_provenance_is_asked_for_with_names_and_no_values() {
         &runner(Shell::Bash),
     );
     let script = context.script(Stage::UploadArtifacts(Outcome::Success)).unwrap();
-    let call = script.text().lines().find(|line| line.contains("artifacts-uploader")).unwrap().to_owned();
+    let text = script.text().into_owned();
+    let mut calls = text.lines().filter(|line| line.contains("artifacts-uploader"));
+    let call = calls.next().unwrap();
     for words in [
         "--generate-artifacts-metadata",
         "--repo-url https://gitlab.example.test/g/p",
         "--started-at 2026-11-21T10:00:00Z",
         "--metadata-parameter API_KEY",
+        // GitLab Runner's helper takes none without it.
+        "--ended-at \"$(date -u +%Y-%m-%dT%H:%M:%SZ)\"",
     ] {
         assert!(call.contains(words), "{words}: {call}");
     }
     assert!(!call.contains("s3cr3t-value"), "{call}");
+    let report = calls.next().unwrap();
+    assert!(!report.contains("metadata"), "a report is no archive: {report}");
 }
 
 #[test]

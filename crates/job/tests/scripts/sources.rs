@@ -165,6 +165,30 @@ fn a_clone_starts_from_nothing() {
 }
 
 #[test]
+fn a_clone_also_removes_folders_that_their_owner_may_not_write_to() {
+    for shell in SHELLS {
+        let machine = Machine::new();
+        // As it is for everybody but root, and tests may be root's.
+        machine.program(
+            "rm",
+            "for a; do if [ -d \"$a\" ] && [ -n \"$(find \"$a\" -type d ! -perm -u+w)\" ]; then echo \"$a: Permission denied\" >&2; exit 1; fi; done\n\
+             exec /bin/rm \"$@\"",
+        );
+        let origin = Origin::new(&machine, "ferry");
+        let context =
+            context(&origin.main(json!([{"key": "GIT_STRATEGY", "value": "clone"}])), &runner(shell));
+        get_sources(&machine, &context).ok();
+        let modules = machine.path(&context.project_dir()).join("modules");
+        std::fs::create_dir(&modules).unwrap();
+        std::fs::write(modules.join("left"), "x").unwrap();
+        std::fs::set_permissions(&modules, std::os::unix::fs::PermissionsExt::from_mode(0o555)).unwrap();
+        let ran = get_sources(&machine, &context).ok();
+        assert!(!ran.stderr.contains("Permission denied"), "{}", ran.stderr);
+        assert!(!modules.exists());
+    }
+}
+
+#[test]
 fn without_a_repository_only_the_folder_is_made() {
     for shell in SHELLS {
         let machine = Machine::new();

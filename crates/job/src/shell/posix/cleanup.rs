@@ -2,7 +2,7 @@
 
 use super::exports::{Files, exports};
 use super::sources;
-use super::writer::{Writer, quote};
+use super::writer::{Writer, quote, remove_folder};
 use crate::context::Context;
 use crate::flags::FeatureFlag;
 use crate::settings::{GitStrategy, SubmoduleStrategy};
@@ -45,7 +45,7 @@ fn clean_project(writer: &mut Writer, context: &Context) {
     let project = quote(&context.paths.project);
     match context.settings.strategy {
         GitStrategy::Clone | GitStrategy::Empty => {
-            writer.line(format!("if [ -e {project} ]; then rm -rf {project}; fi"));
+            writer.line(remove_folder(&context.paths.project));
         }
         GitStrategy::Fetch => {
             writer.line(format!("if [ -d {project}/.git ]; then"));

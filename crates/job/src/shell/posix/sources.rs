@@ -3,7 +3,7 @@
 use super::exports::{Files, enter_project, exports, umask};
 use super::steps::{commands, one};
 use super::submodules;
-use super::writer::{Writer, command, quote};
+use super::writer::{Writer, command, quote, remove_folder};
 use crate::context::Context;
 use crate::flags::FeatureFlag;
 use crate::remote::{Access, TOKEN_USER, config_section, config_value};
@@ -59,7 +59,7 @@ pub(super) fn get_sources(writer: &mut Writer, context: &Context, hooks: Hooks) 
     if !context.has_repository() {
         if context.settings.strategy == GitStrategy::Empty {
             writer.notice("Skipping Git repository setup and creating an empty build directory");
-            writer.line(format!("if [ -e {project} ]; then rm -rf {project}; fi"));
+            writer.line(remove_folder(&context.paths.project));
             writer.line(format!("mkdir -p {project}"));
         } else {
             writer.notice("Skipping Git repository setup");
@@ -162,7 +162,7 @@ fn fetch(writer: &mut Writer, context: &Context, access: &Access) {
     let project = &context.paths.project;
     let quoted = quote(project);
     if settings.strategy == GitStrategy::Clone {
-        writer.line(format!("if [ -e {quoted} ]; then rm -rf {quoted}; fi"));
+        writer.line(remove_folder(project));
     } else {
         git_cleanup(writer, context);
     }

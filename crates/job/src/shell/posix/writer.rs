@@ -114,6 +114,14 @@ pub(super) fn command<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     line
 }
 
+/// Removes a folder if it is there, also one with folders in it that their owner may not write to, as package managers make them.
+pub(super) fn remove_folder(path: &str) -> String {
+    let path = quote(path);
+    format!(
+        "if [ -e {path} ]; then rm -rf {path} 2>/dev/null || {{ chmod -R u+rwX {path}; rm -rf {path}; }}; fi"
+    )
+}
+
 /// `text` as one word of a POSIX shell. Bare if nothing in it means anything to a shell, else in single quotes, in which
 /// every character stands for itself in every shell. The mark of the shell's first folder becomes `"$DROVER_START"`.
 pub(super) fn quote(text: &str) -> Cow<'_, str> {

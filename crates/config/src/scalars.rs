@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use secrecy::{ExposeSecret, SecretString};
-use taskscaler_core::go_duration::{self, DurationProblem};
+use go_duration::DurationProblem;
 use toml::de::{DeFloat, DeInteger, DeValue};
 
 use crate::read::{KeyPath, Node, Reader, Value, found, last};

@@ -1,6 +1,5 @@
 //! What can go wrong while an instance is dialled, and afterwards.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,7 +112,7 @@ pub enum DialError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The server accepted the TCP connection but did not finish the handshake in time.
-    #[error("ssh handshake with {address} did not finish within {}", GoDuration(*after))]
+    #[error("ssh handshake with {address} did not finish within {}", go_duration::format(*after))]
     HandshakeTimeout {
         /// `host:port` that was dialled.
         address: String,
@@ -121,7 +120,7 @@ pub enum DialError {
         after: Duration,
     },
     /// All attempts within the timeout failed. The text follows GitLab Runner's.
-    #[error("dial ssh: after retrying {attempts} times during {} timeout", GoDuration(*timeout))]
+    #[error("dial ssh: after retrying {attempts} times during {} timeout", go_duration::format(*timeout))]
     TimedOut {
         /// Attempts that were made.
         attempts: u32,
@@ -195,9 +194,6 @@ pub enum ConnectionError {
     },
 }
 
-/// Prints a duration as Go does (`10m0s`), because users know the messages that way.
-struct GoDuration(Duration);
-
 // === impl DialError ===
 
 impl DialError {
@@ -234,41 +230,9 @@ impl DialError {
     }
 }
 
-// === impl GoDuration ===
-
-impl fmt::Display for GoDuration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0.as_secs();
-        if seconds == 0 {
-            return write!(f, "{}ms", self.0.as_millis());
-        }
-        let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-        if hours > 0 {
-            write!(f, "{hours}h")?;
-        }
-        if hours > 0 || minutes > 0 {
-            write!(f, "{minutes}m")?;
-        }
-        write!(f, "{}", seconds % 60)?;
-        match self.0.subsec_millis() {
-            0 => f.write_str("s"),
-            millis => write!(f, ".{}s", format!("{millis:03}").trim_end_matches('0')),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_print_as_in_go() {
-        let text = |millis| GoDuration(Duration::from_millis(millis)).to_string();
-        assert_eq!(text(600_000), "10m0s");
-        assert_eq!(text(300), "300ms");
-        assert_eq!(text(1_500), "1.5s");
-        assert_eq!(text(3_600_000), "1h0m0s");
-    }
 
     #[test]
     fn a_timeout_counts_the_attempts_and_leaves_the_cause_to_the_source() {

@@ -109,6 +109,6 @@ pub enum PrepareError {
     #[error("{0}")]
     System(String),
     /// The time for the preparation is over.
-    #[error("prepare timeout: exceeded timeout of {}", taskscaler::go_duration::format(*.0))]
+    #[error("prepare timeout: exceeded timeout of {}", go_duration::format(*.0))]
     TimedOut(Duration),
 }

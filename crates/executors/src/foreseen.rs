@@ -16,7 +16,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use job::JobFailure;
 use job::log::LineKind;
-use taskscaler::{Acquisition, Doom, DoomKind, go_duration};
+use taskscaler::{Acquisition, Doom, DoomKind};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use trace::JobLog;

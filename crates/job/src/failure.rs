@@ -195,7 +195,7 @@ impl JobFailure {
     /// A bound on time was reached.
     #[must_use]
     pub fn timeout(deadline: Deadline, bound: Duration) -> Self {
-        let bound = go_duration(bound);
+        let bound = go_duration::format(bound);
         let message = match deadline {
             Deadline::Job => format!("execution took longer than {bound} seconds"),
             Deadline::Prepare => format!("prepare timeout: exceeded timeout of {bound}"),
@@ -237,39 +237,6 @@ impl From<JobFailure> for JobResult {
     }
 }
 
-/// A duration in Go's words: `1h0m0s`, `5m0s`, `1.5s`, `300ms`.
-#[must_use]
-pub fn go_duration(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    if seconds == 0 {
-        let nanos = duration.subsec_nanos();
-        return match nanos {
-            0 => "0s".to_owned(),
-            1..=999 => format!("{nanos}ns"),
-            1_000..=999_999 => format!("{}µs", fraction(u64::from(nanos), 1_000)),
-            _ => format!("{}ms", fraction(u64::from(nanos), 1_000_000)),
-        };
-    }
-    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-    let rest = fraction(seconds % 60 * 1_000_000_000 + u64::from(duration.subsec_nanos()), 1_000_000_000);
-    match (hours, minutes) {
-        (0, 0) => format!("{rest}s"),
-        (0, _) => format!("{minutes}m{rest}s"),
-        (_, _) => format!("{hours}h{minutes}m{rest}s"),
-    }
-}
-
-/// `value / unit` without trailing zeros.
-fn fraction(value: u64, unit: u64) -> String {
-    let whole = value / unit;
-    let rest = value % unit;
-    if rest == 0 {
-        return whole.to_string();
-    }
-    let width = unit.ilog10() as usize;
-    format!("{whole}.{}", format!("{rest:0width$}").trim_end_matches('0'))
-}
-
 #[cfg(test)]
 mod tests {
     use test_case::test_case;
@@ -303,14 +270,5 @@ mod tests {
             JobResult::from(JobFailure::system("instance lost")).log_line(),
             "Job failed (system failure): instance lost"
         );
-    }
-
-    #[test_case(3_600_000, "1h0m0s"; "an hour")]
-    #[test_case(300_000, "5m0s"; "five minutes")]
-    #[test_case(1_500, "1.5s"; "fraction of seconds")]
-    #[test_case(300, "300ms"; "milliseconds")]
-    #[test_case(0, "0s"; "nothing")]
-    fn durations_read_as_in_go(millis: u64, expected: &str) {
-        assert_eq!(go_duration(Duration::from_millis(millis)), expected);
     }
 }

@@ -39,7 +39,7 @@ mod variables;
 
 pub use cache::{CacheEntry, CacheKey, CachePolicy};
 pub use context::{Context, Timeouts};
-pub use failure::{Deadline, FailureReason, JobFailure, JobResult, go_duration};
+pub use failure::{Deadline, FailureReason, JobFailure, JobResult};
 pub use flags::{FeatureFlag, FeatureFlags};
 pub use inputs::InputError;
 pub use job_payload::{ExposeSecret, SecretString};

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use go_duration::DurationProblem;
+
 use crate::variables::{Variables, parse_strict_bool};
 
 /// `GIT_STRATEGY`.
@@ -87,11 +89,6 @@ pub struct Attempts {
     /// `EXECUTOR_JOB_SECTION_ATTEMPTS`: a stage whose container vanished.
     pub job_section: u32,
 }
-
-/// Why a text is no Go duration.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a duration such as `1h30m`")]
-struct DurationError;
 
 // === impl BuildSettings ===
 
@@ -259,14 +256,17 @@ impl Reader<'_> {
             return None;
         }
         let shown = self.shown(key);
-        match parse_go_duration(&text) {
-            Ok((false, duration)) => (!duration.is_zero()).then_some(duration),
-            Ok((true, _)) => {
+        match go_duration::parse(&text) {
+            Ok(duration) => (!duration.is_zero()).then_some(duration),
+            Err(error) if error.problem == DurationProblem::Negative => {
                 self.warnings.push(format!("Ignoring relative {key} timeout: {shown}"));
                 None
             }
-            Err(error) => {
-                self.warnings.push(format!("Ignoring malformed {key} timeout: {shown}: {error}"));
+            // The error repeats the text, which may hold a masked variable.
+            Err(_) => {
+                self.warnings.push(format!(
+                    "Ignoring malformed {key} timeout: {shown}: not a duration such as `1h30m`"
+                ));
                 None
             }
         }
@@ -275,78 +275,4 @@ impl Reader<'_> {
 
 fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
-}
-
-/// A Go duration such as `1h30m` or `-1.5s`: whether it is negative, and its size.
-fn parse_go_duration(text: &str) -> Result<(bool, Duration), DurationError> {
-    let (negative, mut rest) = match text.as_bytes().first() {
-        Some(b'-') => (true, &text[1..]),
-        Some(b'+') => (false, &text[1..]),
-        Some(_) | None => (false, text),
-    };
-    if rest == "0" {
-        return Ok((false, Duration::ZERO));
-    }
-    if rest.is_empty() {
-        return Err(DurationError);
-    }
-    let mut nanos: u128 = 0;
-    while !rest.is_empty() {
-        let width = rest.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
-        let (number, after) = rest.split_at(width);
-        let unit_width = after.bytes().take_while(|byte| !byte.is_ascii_digit() && *byte != b'.').count();
-        let (unit, after) = after.split_at(unit_width);
-        let unit: u128 = match unit {
-            "ns" => 1,
-            "us" | "µs" | "μs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return Err(DurationError),
-        };
-        nanos = nanos.checked_add(scaled(number, unit)?).ok_or(DurationError)?;
-        rest = after;
-    }
-    let nanos =
-        u64::try_from(nanos).ok().filter(|nanos| i64::try_from(*nanos).is_ok()).ok_or(DurationError)?;
-    Ok((negative && nanos > 0, Duration::from_nanos(nanos)))
-}
-
-/// A decimal number times a unit.
-fn scaled(number: &str, unit: u128) -> Result<u128, DurationError> {
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
-        return Err(DurationError);
-    }
-    let digits = |text: &str| -> Result<u128, DurationError> {
-        if text.is_empty() { Ok(0) } else { text.parse().map_err(|_| DurationError) }
-    };
-    // Digits below a nanosecond of an hour do not matter.
-    let fraction = &fraction[..fraction.len().min(15)];
-    let scale = 10_u128.pow(u32::try_from(fraction.len()).map_err(|_| DurationError)?);
-    let whole = digits(whole)?.checked_mul(unit).ok_or(DurationError)?;
-    Ok(whole + digits(fraction)? * unit / scale)
-}
-
-#[cfg(test)]
-mod tests {
-    use test_case::test_case;
-
-    use super::*;
-
-    #[test_case("1h30m", Some((false, 5_400_000)); "hours and minutes")]
-    #[test_case("1.5s", Some((false, 1_500)); "fraction")]
-    #[test_case(".5s", Some((false, 500)); "fraction without whole")]
-    #[test_case("-10m", Some((true, 600_000)); "negative")]
-    #[test_case("0", Some((false, 0)); "zero needs no unit")]
-    #[test_case("10", None; "other numbers do")]
-    #[test_case("", None; "empty")]
-    #[test_case("1h m", None; "blank")]
-    #[test_case("1.2.3s", None; "two points")]
-    #[test_case("9999999999h", None; "too large")]
-    fn durations_are_read_as_go_reads_them(text: &str, expected: Option<(bool, u64)>) {
-        let expected = expected.map(|(negative, millis)| (negative, Duration::from_millis(millis)));
-        assert_eq!(parse_go_duration(text).ok(), expected);
-    }
 }

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use manager::{JobLine, Jobs};
-use taskscaler::go_duration;
 
 /// What a job does.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Serialize;
-use taskscaler_core::{Doom, DoomKind, Failure, FailureKind, InstanceId, Seen, SeenState, go_duration};
+use taskscaler_core::{Doom, DoomKind, Failure, FailureKind, InstanceId, Seen, SeenState};
 
 use crate::random::{Random, seconds};
 use crate::world::Millis;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use taskscaler_core::{
-    Acquire, ClaimKey, Config, Event, Inputs, InstanceId, Plan, Report, ScaleFactor, Why, Zone, go_duration,
+    Acquire, ClaimKey, Config, Event, Inputs, InstanceId, Plan, Report, ScaleFactor, Why, Zone,
 };
 
 use crate::cloud::{Cloud, CloudModel, Fate, Span};

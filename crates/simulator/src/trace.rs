@@ -140,7 +140,7 @@ fn span(text: &str) -> Option<Duration> {
     let text = text.trim();
     match text.parse::<f64>() {
         Ok(seconds) => span_of(seconds),
-        Err(_) => taskscaler_core::go_duration::parse(text).ok(),
+        Err(_) => go_duration::parse(text).ok(),
     }
 }
 

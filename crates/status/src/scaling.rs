@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use taskscaler_core::{Config, InstanceLine, Report, Why, go_duration};
+use taskscaler_core::{Config, InstanceLine, Report, Why};
 
 use crate::diary::Moment;
 use crate::words;

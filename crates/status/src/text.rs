@@ -3,7 +3,6 @@
 use std::fmt::{self, Write as _};
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use taskscaler_core::go_duration;
 
 use crate::diary::{Kind, Moment};
 use crate::document::{Document, EntryState, JobStatus, RunnerStatus};

@@ -36,7 +36,6 @@
 //! [`Inputs::wanted`] (how many instances), [`Core::reserve`] (who may take a job), [`Policy`] (when how much idle capacity
 //! is kept).
 
-pub mod go_duration;
 pub mod machine;
 
 mod breaker;

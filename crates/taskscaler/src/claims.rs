@@ -38,7 +38,7 @@ pub struct LostCause {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AcquireError {
     /// No slot came free in time.
-    #[error("unable to acquire instance within the configured timeout of {}: {why}", taskscaler_core::go_duration::format(*timeout))]
+    #[error("unable to acquire instance within the configured timeout of {}: {why}", go_duration::format(*timeout))]
     TimedOut {
         /// How long was waited.
         timeout: Duration,

@@ -8,7 +8,7 @@ use fleeting::{GroupError, InstanceGroup, with_causes};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use status::Kind;
-use taskscaler_core::{Elsewhere, Now, go_duration};
+use taskscaler_core::{Elsewhere, Now};
 
 use crate::provider;
 use crate::voice::Voice;

@@ -47,4 +47,4 @@ pub use scaler::{Leftover, StartError, Taskscaler};
 pub use settings::Settings;
 pub use store::{LedgerStore, MemoryStore, StoreError};
 pub use taskscaler_core as core;
-pub use taskscaler_core::{Doom, DoomKind, InstanceLine, NoCapacity, Report, go_duration};
+pub use taskscaler_core::{Doom, DoomKind, InstanceLine, NoCapacity, Report};

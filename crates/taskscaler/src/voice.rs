@@ -161,7 +161,7 @@ pub(crate) fn moments(diary: &Mutex<Diary>) -> Vec<Moment> {
 /// A milestone for the diary; nothing for those that lead up to others.
 fn line(notice: &Notice) -> Option<(Kind, String)> {
     let seconds = |duration: &std::time::Duration| {
-        taskscaler_core::go_duration::format(std::time::Duration::from_secs(duration.as_secs()))
+        go_duration::format(std::time::Duration::from_secs(duration.as_secs()))
     };
     Some(match notice {
         Notice::Appeared { .. } | Notice::Running { .. } => return None,

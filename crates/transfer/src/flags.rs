@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::archive::{Format, Level};
-use crate::duration;
 
 /// What Go and people write for true and false.
 pub(crate) fn boolean(text: &str) -> Result<bool, String> {
@@ -73,5 +72,5 @@ pub(crate) fn path(text: &str) -> Result<PathBuf, Infallible> {
 }
 
 fn or(text: &str, default: Duration) -> Result<Duration, String> {
-    if text.is_empty() { Ok(default) } else { duration::parse(text) }
+    if text.is_empty() { Ok(default) } else { go_duration::parse(text).map_err(|error| error.to_string()) }
 }

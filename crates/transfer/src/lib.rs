@@ -34,7 +34,6 @@ pub mod artifacts;
 pub mod cache;
 mod command;
 mod console;
-mod duration;
 mod expand;
 mod extract;
 mod flags;

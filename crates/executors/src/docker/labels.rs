@@ -47,7 +47,7 @@ impl Labels {
             ("job.sha", job.git_info.sha.clone()),
             ("job.before_sha", job.git_info.before_sha.clone()),
             ("job.ref", job.git_info.ref_name.clone()),
-            ("job.timeout", job::go_duration(job.timeout())),
+            ("job.timeout", go_duration::format(job.timeout())),
             ("project.id", job.job_info.project_id.to_string()),
             ("project.runner_id", placement.concurrent_project_id.to_string()),
             ("pipeline.id", pipeline),

@@ -12,7 +12,6 @@ pub use self::timeouts::Timeouts;
 use self::timeouts::is_usable;
 
 use crate::cache::CacheEntry;
-use crate::failure::go_duration;
 use crate::flags::{FeatureFlag, FeatureFlags};
 use crate::inputs;
 use crate::paths::{self, Paths};
@@ -93,7 +92,7 @@ impl Context {
             if let Some(bound) = bound.filter(|bound| !is_usable(*bound, job.timeout())) {
                 warnings.push(format!(
                     "{name}: {} is not between zero and the job timeout, using the job timeout",
-                    go_duration(bound)
+                    go_duration::format(bound)
                 ));
             }
         }

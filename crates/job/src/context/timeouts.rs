@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::failure::go_duration;
 
 /// The bounds of a job and its stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +27,7 @@ impl Timeouts {
     pub fn within(asked: Option<Duration>, left: Duration, name: &str) -> (Duration, Option<String>) {
         match asked {
             Some(asked) if asked > left => {
-                let asked = go_duration(asked);
+                let asked = go_duration::format(asked);
                 (
                     left,
                     Some(format!(

@@ -33,7 +33,7 @@ async fn make_ready(settings: &Settings, info: ConnectInfo) -> Result<(), String
     let limit = settings.connector.timeout() + CALL_DEADLINE;
     match tokio::time::timeout(limit, settings.ready.ready_up(info)).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(format!("not ready within {}", taskscaler_core::go_duration::format(limit))),
+        Err(_) => Err(format!("not ready within {}", go_duration::format(limit))),
     }
 }
 

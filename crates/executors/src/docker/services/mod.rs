@@ -160,7 +160,7 @@ impl Service {
             if Instant::now() >= end {
                 return Err(PrepareError::System(format!(
                     "service {name} failed to start after {}",
-                    job::go_duration(patience)
+                    go_duration::format(patience)
                 )));
             }
             tokio::time::sleep(START_PAUSE).await;

@@ -6,7 +6,6 @@ use super::cache::with_helper;
 use super::exports::{Files, enter_project, exports};
 use super::writer::{Writer, command, quote};
 use crate::context::Context;
-use crate::failure::go_duration;
 use crate::stage::Outcome;
 
 /// Downloads the artifacts of earlier jobs.
@@ -61,7 +60,7 @@ fn uploader(context: &Context, artifact: &Artifact) -> String {
             words.extend([flag.to_owned(), value.to_owned()]);
         }
     };
-    let bound = |bound: Option<std::time::Duration>| bound.map(go_duration).unwrap_or_default();
+    let bound = |bound: Option<std::time::Duration>| bound.map(go_duration::format).unwrap_or_default();
     option("--timeout", &bound(context.runner.artifact_upload_timeout));
     option("--response-header-timeout", &bound(context.runner.artifact_response_header_timeout));
     for path in &artifact.paths {

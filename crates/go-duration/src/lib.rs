@@ -1,8 +1,8 @@
-//! Durations as Go writes them: `20m0s`, `1.5h`, `24h`, `0`.
+//! Durations as Go writes them: `20m0s`, `1.5h`, `24h`, `0`. GitLab, its configuration and its messages know no other form.
 //!
 //! ```
 //! use std::time::Duration;
-//! use drover_taskscaler_core::go_duration;
+//! use drover_go_duration as go_duration;
 //!
 //! assert_eq!(go_duration::parse("1h30m")?, Duration::from_secs(5400));
 //! assert_eq!(go_duration::format(Duration::from_secs(1200)), "20m0s");
@@ -178,6 +178,7 @@ mod tests {
     #[test_case(".5s", 500; "no digit before the point")]
     #[test_case("1.s", 1000; "no digit after the point")]
     #[test_case("+5s", 5000; "plus sign")]
+    #[test_case("2000us", 2; "microseconds")]
     #[test_case("-0s", 0; "negative nothing is nothing")]
     fn reads(text: &str, millis: u128) {
         assert_eq!(parse(text).unwrap().as_millis(), millis);
@@ -203,6 +204,9 @@ mod tests {
     #[test_case("-5s", "invalid duration `-5s`: it is negative")]
     #[test_case("s", "invalid duration `s`: expected a number at `s`")]
     #[test_case("-", "invalid duration `-`: expected a number at `-`")]
+    #[test_case("+", "invalid duration `+`: expected a number at `+`")]
+    #[test_case("5s3", "invalid duration `5s3`: missing unit, write for example `3s`")]
+    #[test_case("1.2.3s", "invalid duration `1.2.3s`: expected a number at `1.2.3s`")]
     #[test_case("1..5s", "invalid duration `1..5s`: expected a number at `1..5s`")]
     #[test_case(".s", "invalid duration `.s`: expected a number at `.s`")]
     #[test_case("3000000h", "invalid duration `3000000h`: it is too long")]

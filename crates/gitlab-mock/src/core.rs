@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use http::StatusCode;
+use url::Url;
 
 use crate::builder::JobBuilder;
 use crate::config::Config;
@@ -83,7 +84,7 @@ impl Core {
             direct_download: AtomicBool::new(config.direct_download.is_some()),
             address: parts.address,
             url,
-            storage_url: format!("http://{}", parts.storage_address),
+            storage_url: storage_url(parts.storage_address, config.external_url.as_deref()),
             storage_key: rand::random(),
             git_root: parts.git_root,
             gate: Gate::default(),
@@ -294,9 +295,36 @@ impl Core {
     }
 }
 
+/// Where downloads are sent to. A server that listens on all addresses has the one that its users know.
+fn storage_url(listens: SocketAddr, external_url: Option<&str>) -> String {
+    let external =
+        external_url.filter(|_| listens.ip().is_unspecified()).and_then(|url| Url::parse(url).ok());
+    match external.as_ref().and_then(Url::host_str) {
+        Some(host) => format!("http://{host}:{}", listens.port()),
+        None => format!("http://{listens}"),
+    }
+}
+
 /// Twenty characters that nobody guesses, in the alphabet of GitLab's tokens.
 pub(crate) fn random_text() -> String {
     const ALPHABET: &[u8] = b"ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789_-";
     let bytes: [u8; 20] = rand::random();
     bytes.iter().map(|&byte| char::from(ALPHABET[usize::from(byte) % ALPHABET.len()])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn downloads_are_sent_to_an_address_that_can_be_reached() {
+        for (listens, external, url) in [
+            ("127.0.0.1:81", None, "http://127.0.0.1:81"),
+            ("127.0.0.1:81", Some("https://gitlab.test"), "http://127.0.0.1:81"),
+            ("0.0.0.0:81", Some("https://gitlab.test:8443/x"), "http://gitlab.test:81"),
+            ("[::]:81", Some("http://[2001:db8::1]"), "http://[2001:db8::1]:81"),
+        ] {
+            assert_eq!(storage_url(listens.parse().unwrap(), external), url);
+        }
+    }
 }

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDateTime, TimeDelta, Timelike as _, Utc, Weekday};
-use chrono::{Datelike as _, TimeZone as _};
-use chrono_tz::Tz;
+use chrono::{DateTime, Datelike as _, NaiveDateTime, TimeDelta, Timelike as _, Utc, Weekday};
+use taskscaler_core::Zone;
 
 use crate::random::{Random, seconds};
 use crate::trace::{Job, Trace};
@@ -26,7 +25,7 @@ pub struct Recipe {
     /// How jobs are spread.
     pub shape: Shape,
     /// Where the people are.
-    pub zone: Tz,
+    pub zone: Zone,
     /// The first day, from midnight there.
     pub start: chrono::NaiveDate,
     /// How many days.
@@ -52,7 +51,7 @@ impl Default for Recipe {
     fn default() -> Self {
         Self {
             shape: Shape::Office,
-            zone: Tz::UTC,
+            zone: Zone::default(),
             start: chrono::NaiveDate::from_ymd_opt(2026, 8, 3).unwrap_or_default(),
             days: 7,
             jobs: 5_000,
@@ -111,15 +110,15 @@ impl Recipe {
     fn midnight(&self, local: NaiveDateTime) -> DateTime<Utc> {
         // Where clocks leap over midnight the day begins an hour later.
         (0..4)
-            .find_map(|hour| self.zone.from_local_datetime(&(local + TimeDelta::hours(hour))).earliest())
-            .map_or_else(|| local.and_utc(), |at| at.to_utc())
+            .find_map(|hour| self.zone.first(local + TimeDelta::hours(hour)))
+            .unwrap_or_else(|| local.and_utc())
     }
 
     fn weight(&self, at: DateTime<Utc>) -> u32 {
         match self.shape {
             Shape::Poisson | Shape::Bursts => 100,
             Shape::Office => {
-                let local = at.with_timezone(&self.zone);
+                let local = self.zone.local(at);
                 let weight = HOURS.get(local.hour() as usize).copied().unwrap_or(0) * 100;
                 match local.weekday() {
                     Weekday::Sat | Weekday::Sun => weight * WEEKEND / 100,
@@ -157,10 +156,11 @@ mod tests {
 
     #[test]
     fn an_office_is_busy_by_its_own_clock() {
-        let recipe = Recipe { zone: Tz::Asia__Tokyo, jobs: 20_000, ..Recipe::default() };
+        let zone: Zone = "Asia/Tokyo".parse().unwrap();
+        let recipe = Recipe { zone, jobs: 20_000, ..Recipe::default() };
         let trace = recipe.make();
         let within = |from: u32, to: u32| {
-            let local = |job: &Job| job.created.with_timezone(&Tz::Asia__Tokyo);
+            let local = |job: &Job| zone.local(job.created);
             trace.jobs().iter().filter(|job| (from..to).contains(&local(job).hour())).count()
         };
         assert!(within(9, 12) > 5 * within(20, 23), "{} {}", within(9, 12), within(20, 23));
@@ -170,7 +170,8 @@ mod tests {
     fn a_day_without_midnight_still_begins() {
         // Clocks in Beirut went from 23:59 to 01:00 on 26 March 2023.
         let start = chrono::NaiveDate::from_ymd_opt(2023, 3, 26).unwrap();
-        let recipe = Recipe { zone: Tz::Asia__Beirut, start, days: 1, jobs: 50, ..Recipe::default() };
+        let zone = "Asia/Beirut".parse().unwrap();
+        let recipe = Recipe { zone, start, days: 1, jobs: 50, ..Recipe::default() };
         assert_eq!(recipe.make().jobs().len(), 50);
     }
 }

@@ -40,11 +40,11 @@ mod trace;
 mod words;
 mod world;
 
-pub use chrono_tz::Tz;
 pub use cloud::{Billing, CloudModel, Price, Span, SpanError};
 pub use generate::{Recipe, Shape};
 pub use replay::{Outcome, Setup, Surroundings, replay};
 pub use report::{Comparison, compare};
 pub use scenario::{LANGUAGE, ScenarioError, play};
 pub use setups::{Base, SetupError};
+pub use taskscaler_core::Zone;
 pub use trace::{Job, Trace, TraceError};

@@ -60,6 +60,7 @@ mod throttle;
 mod trouble;
 mod why;
 mod world;
+mod zone;
 
 pub use self::core::{Core, Elsewhere, Health};
 pub use claims::{Acquire, NoCapacity, UnknownClaim};
@@ -72,9 +73,8 @@ pub use ledger::{InstanceRecord, Ledger, LedgerChanges};
 pub use math::{Inputs, Wanted};
 pub use period::{Period, PeriodError};
 pub use plan::{Deletion, Event, LostCause, Notice, Plan};
-pub use policy::{
-    Policy, ScaleFactor, ScaleFactorError, Switch, Zone, ZoneError, active_policy, policy_switches,
-};
+pub use policy::{Policy, ScaleFactor, ScaleFactorError, Switch, active_policy, policy_switches};
 pub use report::{ActivePolicy, Counts, Report};
 pub use throttle::{Failure, FailureKind};
 pub use why::{Demand, Keep, Why};
+pub use zone::{NamedZone, Zone, ZoneError};

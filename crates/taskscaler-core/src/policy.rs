@@ -4,11 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use chrono::{DateTime, FixedOffset, NaiveDateTime, TimeDelta, Timelike, Utc};
-use chrono_tz::Tz;
+use chrono::{DateTime, TimeDelta, Timelike, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::period::Period;
+use crate::zone::Zone;
 
 /// One `[[runners.autoscaler.policy]]`. It steers idle capacity only; running and waiting jobs never depend on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,23 +27,6 @@ pub struct Policy {
     pub scale_factor_limit: u32,
     /// Take jobs only when a ready slot exists. Unset: on if `idle_count` is above 0.
     pub preemptive_mode: Option<bool>,
-}
-
-/// A place on earth, as far as clocks are concerned. The host's local zone is resolved by the caller: reading it is I/O.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Zone {
-    /// A zone of the embedded IANA database.
-    Named(Tz),
-    /// A constant offset from UTC.
-    Fixed(FixedOffset),
-}
-
-/// An unknown time zone.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown time zone `{name}`, expected an IANA name such as `Europe/Berlin`")]
-pub struct ZoneError {
-    /// The offending name.
-    pub name: String,
 }
 
 /// A non-negative decimal factor, kept in millionths so that `1.1 x 20` is 22 and not a little more.
@@ -227,58 +210,6 @@ impl ScheduleCache {
 
     pub(crate) fn forget(&mut self) {
         self.known = None;
-    }
-}
-
-// === impl Zone ===
-
-impl Zone {
-    /// What clocks show there.
-    #[must_use]
-    pub fn local(self, at: DateTime<Utc>) -> NaiveDateTime {
-        match self {
-            Self::Named(zone) => at.with_timezone(&zone).naive_local(),
-            Self::Fixed(offset) => at.with_timezone(&offset).naive_local(),
-        }
-    }
-}
-
-impl Default for Zone {
-    fn default() -> Self {
-        Self::Named(Tz::UTC)
-    }
-}
-
-impl FromStr for Zone {
-    type Err = ZoneError;
-
-    fn from_str(name: &str) -> Result<Self, ZoneError> {
-        name.parse::<Tz>()
-            .map(Self::Named)
-            .or_else(|_| name.parse::<FixedOffset>().map(Self::Fixed))
-            .map_err(|_| ZoneError { name: name.to_owned() })
-    }
-}
-
-impl fmt::Display for Zone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Named(zone) => f.write_str(zone.name()),
-            Self::Fixed(offset) => offset.fmt(f),
-        }
-    }
-}
-
-impl Serialize for Zone {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Zone {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        name.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -467,14 +398,6 @@ mod tests {
         let error = text.parse::<ScaleFactor>().unwrap_err();
         let expected = format!("invalid scale factor `{text}`: expected a number between 0 and 1000000");
         assert_eq!(error.to_string(), expected);
-    }
-
-    #[test]
-    fn zones_are_named_or_offsets() {
-        assert_eq!("Asia/Tokyo".parse::<Zone>().unwrap().to_string(), "Asia/Tokyo");
-        assert_eq!("+05:45".parse::<Zone>().unwrap().to_string(), "+05:45");
-        let error = "Mars/Olympus".parse::<Zone>().unwrap_err().to_string();
-        assert_eq!(error, "unknown time zone `Mars/Olympus`, expected an IANA name such as `Europe/Berlin`");
     }
 
     #[test_case(0, None => false; "off without idle capacity")]

@@ -24,7 +24,8 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::period::Period;
-use crate::policy::{Policy, ScaleFactor, Zone};
+use crate::policy::{Policy, ScaleFactor};
+use crate::zone::Zone;
 
 pub use period::{MachinePeriodError, machine_period};
 

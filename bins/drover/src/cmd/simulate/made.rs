@@ -1,7 +1,7 @@
 //! `drover simulate generate`.
 
 use clap::{Args, ValueEnum};
-use simulator::{Recipe, Shape, Tz};
+use simulator::{Recipe, Shape, Zone};
 
 use crate::failure::{Exit, Failure};
 
@@ -42,7 +42,7 @@ enum ShapeName {
 }
 
 pub(super) fn generate(options: &GenerateArguments) -> Result<Exit, Failure> {
-    let zone: Tz = options.zone.parse().map_err(|_| {
+    let zone: Zone = options.zone.parse().map_err(|_| {
         Failure::misuse(format_args!("unknown time zone `{}`", options.zone))
             .hint("expected an IANA name such as Europe/Berlin")
     })?;

@@ -4,7 +4,6 @@ mod expand;
 mod predefined;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
 
 pub(crate) use predefined::assemble;
@@ -35,8 +34,9 @@ pub struct Variable {
 /// The variables of a job in final order, expanded. On look-up the later one wins.
 #[derive(Clone)]
 pub struct Variables {
-    list: Vec<Variable>,
-    last: HashMap<String, usize>,
+    list: Box<[Variable]>,
+    /// Where in the list the variables are that win, in the order of their names.
+    winners: Box<[usize]>,
     temp_dir: String,
 }
 
@@ -106,8 +106,8 @@ impl fmt::Debug for Variable {
 impl Variables {
     /// Expands `list`, which is in final order. References to file variables become paths in `temp_dir`.
     pub(crate) fn new(list: Vec<Variable>, temp_dir: String) -> Self {
-        let last = list.iter().enumerate().map(|(index, variable)| (variable.key.clone(), index)).collect();
-        let unexpanded = Self { list, last, temp_dir };
+        let winners = winners(&list);
+        let unexpanded = Self { list: list.into(), winners, temp_dir };
         let values: Vec<Option<String>> = unexpanded
             .list
             .iter()
@@ -139,7 +139,8 @@ impl Variables {
     /// The variable that wins under this name.
     #[must_use]
     pub fn find(&self, key: &str) -> Option<&Variable> {
-        self.last.get(key).map(|index| &self.list[*index])
+        let by_key = |index: &usize| self.list[*index].key.as_str().cmp(key);
+        self.winners.binary_search_by(by_key).ok().map(|at| &self.list[self.winners[at]])
     }
 
     /// Changes the runner's own variable of this name, whether a later one overrides it or not.
@@ -168,9 +169,7 @@ impl Variables {
     pub fn iter(&self) -> impl Iterator<Item = &Variable> {
         self.list
             .iter()
-            .enumerate()
-            .filter(|(index, variable)| self.last.get(&variable.key) == Some(index))
-            .map(|(_, variable)| variable)
+            .filter(|variable| self.find(&variable.key).is_some_and(|winner| std::ptr::eq(winner, *variable)))
     }
 
     /// All variables, those that a later one overrides included.
@@ -204,6 +203,15 @@ impl fmt::Debug for Variables {
     }
 }
 
+/// The last variable of each name.
+fn winners(list: &[Variable]) -> Box<[usize]> {
+    let mut winners: Vec<usize> = (0..list.len()).collect();
+    // Of equal names the later one comes first, and is the one that stays.
+    winners.sort_unstable_by(|one, other| list[*one].key.cmp(&list[*other].key).then(other.cmp(one)));
+    winners.dedup_by(|next, kept| list[*next].key == list[*kept].key);
+    winners.into()
+}
+
 /// GitLab Runner's truth of variables: `true` or `false` in any case, else the integer 1.
 pub(crate) fn parse_bool(text: &str) -> bool {
     text.eq_ignore_ascii_case("true") || text.parse::<i64>() == Ok(1)
@@ -229,4 +237,21 @@ pub(crate) fn relative(value: &str) -> Cow<'_, str> {
 /// Text from outside, which must not pretend to hold the mark.
 fn without_start(value: &str) -> String {
     if value.contains(START_DIR) { value.replace(START_DIR, "") } else { value.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_equal_names_the_last_one_wins_where_it_stands() {
+        let entries = ["B=1", "A=1", "B=2", "C=$B$A$UNKNOWN", "A=2", "B=3"];
+        let list: Vec<Variable> = entries.iter().map(|entry| Variable::from_entry(entry)).collect();
+        let variables = Variables::new(list, "/tmp".to_owned());
+        let found: Vec<_> = ["A", "B", "C", "D", ""].iter().map(|key| variables.get(key)).collect();
+        assert_eq!(found, [Some("2".into()), Some("3".into()), Some("32".into()), None, None]);
+        let shown: Vec<_> = variables.iter().map(|variable| (&*variable.key, &*variable.value)).collect();
+        assert_eq!(shown, [("C", "32"), ("A", "2"), ("B", "3")]);
+        assert_eq!(variables.iter_all().count(), 6);
+    }
 }

@@ -59,9 +59,14 @@ impl Command {
             Self::CacheArchiver(options) => {
                 cache::archive(options, directory, console).map(drop).map_err(|error| report(&error))
             }
-            Self::CacheExtractor(options) => {
-                cache::extract(options, directory, console).map_err(|error| report(&error))
-            }
+            Self::CacheExtractor(options) => match cache::extract(options, directory, console) {
+                // A job without its cache is slower, not wrong: every first job of a key is one.
+                Err(error) if error.leaves_no_cache() => {
+                    console.warning(&report(&error));
+                    return 1;
+                }
+                outcome => outcome.map_err(|error| report(&error)),
+            },
             Self::CacheInit(options) => cache::init(options, directory).map_err(|error| report(&error)),
             Self::HealthCheck(options) => health::check(options, console).map_err(|error| report(&error)),
         };

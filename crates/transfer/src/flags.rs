@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::Console;
 use crate::archive::{Format, Level};
 
 /// What Go and people write for true and false.
@@ -45,8 +46,21 @@ pub(crate) fn format(text: &str) -> Result<Format, String> {
     Format::parse(text)
 }
 
-pub(crate) fn level(text: &str) -> Result<Level, String> {
-    Level::parse(text)
+/// A format that caches can have; zip for every other word, as with GitLab Runner.
+pub(crate) fn cache_format(text: &str) -> Result<Format, Infallible> {
+    Ok(match text.to_ascii_lowercase().as_str() {
+        "tarzstd" => Format::TarZstd,
+        "zipzstd" => Format::ZipZstd,
+        _ => Format::Zip,
+    })
+}
+
+/// How hard to compress. A word that means nothing is no reason to lose files.
+pub(crate) fn level(text: &str, console: &Console) -> Level {
+    Level::parse(text).unwrap_or_else(|_| {
+        console.warning(&format!("compression level {text:?} is invalid, falling back to default"));
+        Level::Default
+    })
 }
 
 /// Bytes; zero means no limit.

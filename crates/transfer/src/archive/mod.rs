@@ -10,7 +10,6 @@ mod raw;
 mod tar_zstd;
 mod zip;
 
-use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -49,6 +48,9 @@ pub(crate) struct Stamp {
     pub(crate) seconds: i64,
     pub(crate) nanos: u32,
 }
+
+/// Name of an archive that nobody named.
+pub(crate) const DEFAULT_NAME: &str = "artifacts";
 
 /// Format of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -161,16 +163,17 @@ impl Format {
         matches!(self, Self::Zip | Self::ZipZstd)
     }
 
-    /// Name of an archive with a base name; `raw` keeps the name of its file.
+    /// Name of an archive with a base name. `raw` has that as it is: GitLab names its reports, and offers them by these names. One
+    /// that nobody named keeps the name of its file.
     pub(crate) fn file_name(self, base: &str, entries: &[Entry]) -> Result<String, ArchiveError> {
         Ok(match self {
             Self::Zip | Self::ZipZstd => format!("{base}.zip"),
             Self::Gzip => format!("{base}.gz"),
             Self::TarZstd => format!("{base}.tar.zst"),
-            Self::Raw => {
-                let name = only_file(entries)?.path.file_name().unwrap_or(OsStr::new("default"));
-                name.to_string_lossy().into_owned()
-            }
+            Self::Raw => match only_file(entries)?.path.file_name() {
+                Some(own) if base == DEFAULT_NAME => own.to_string_lossy().into_owned(),
+                Some(_) | None => base.to_owned(),
+            },
         })
     }
 }

@@ -16,7 +16,7 @@ use http::StatusCode;
 use tokio::sync::oneshot;
 
 use super::{ArtifactsError, Coordinator, Provenance, runtime};
-use crate::archive::{self, ArchiveError, Entry, Format, Kind, Level};
+use crate::archive::{self, ArchiveError, DEFAULT_NAME, Entry, Format, Kind, Level};
 use crate::expand::expand_env;
 use crate::meter::{Meter, size};
 use crate::{Console, Selection, Severity, select, stream};
@@ -35,7 +35,7 @@ pub struct UploadArgs {
     #[command(flatten)]
     pub selection: Selection,
     /// Name of the archive without its ending
-    #[arg(long, default_value = "artifacts", allow_hyphen_values = true)]
+    #[arg(long, default_value = DEFAULT_NAME, allow_hyphen_values = true)]
     pub name: String,
     /// When GitLab may delete the artifacts, for example `1 week`
     #[arg(long, default_value = "", allow_hyphen_values = true)]
@@ -47,8 +47,8 @@ pub struct UploadArgs {
     #[arg(long, default_value = "")]
     pub artifact_type: String,
     /// fastest, fast, default, slow or slowest
-    #[arg(long, env = "ARTIFACT_COMPRESSION_LEVEL", default_value = "", value_parser = crate::flags::level)]
-    pub compression_level: Level,
+    #[arg(long, env = "ARTIFACT_COMPRESSION_LEVEL", default_value = "")]
+    pub compression_level: String,
     /// Limit of one attempt
     #[arg(long, default_value = "1h", value_parser = crate::flags::one_hour)]
     pub timeout: Duration,
@@ -141,7 +141,7 @@ pub(crate) fn upload_with(
         root: directory.to_owned(),
         entries,
         format: options.format,
-        level: options.compression_level,
+        level: crate::flags::level(&options.compression_level, console),
         meter_every: options.transfer_meter_frequency,
         console: console.clone(),
     });
@@ -369,7 +369,7 @@ impl Default for UploadArgs {
             expire_in: String::new(),
             format: Format::Zip,
             artifact_type: String::new(),
-            compression_level: Level::Default,
+            compression_level: String::new(),
             timeout: Duration::from_secs(60 * 60),
             response_header_timeout: Duration::from_secs(10 * 60),
             ci_debug_trace: false,

@@ -68,11 +68,11 @@ pub struct ArchiverArgs {
     #[arg(long, env = "CACHE_REQUEST_TIMEOUT", default_value = "10", value_parser = crate::flags::minutes)]
     pub timeout: Duration,
     /// zip, zipzstd or tarzstd
-    #[arg(long, env = "CACHE_COMPRESSION_FORMAT", default_value = "", value_parser = crate::flags::format)]
+    #[arg(long, env = "CACHE_COMPRESSION_FORMAT", default_value = "", value_parser = crate::flags::cache_format)]
     pub compression_format: Format,
     /// fastest, fast, default, slow or slowest
-    #[arg(long, env = "CACHE_COMPRESSION_LEVEL", default_value = "", value_parser = crate::flags::level)]
-    pub compression_level: Level,
+    #[arg(long, env = "CACHE_COMPRESSION_LEVEL", default_value = "")]
+    pub compression_level: String,
     /// Archives above so many bytes stay on this machine; 0 for no limit
     #[arg(long, env = "CACHE_MAXIMUM_UPLOADED_ARCHIVE_SIZE", default_value = "0", value_parser = crate::flags::bytes)]
     pub max_uploaded_archive_size: u64,
@@ -108,7 +108,7 @@ pub fn archive(options: &ArchiverArgs, directory: &Path, console: &Console) -> R
     let mut entries = select::find(directory, &options.selection, console).map_err(CacheError::Select)?;
     entries.retain(|entry| directory.join(&entry.path) != file);
     if entries.is_empty() {
-        console.info("No files to cache.");
+        console.warning("No files to cache.");
         return Ok(Archived { created: false, uploaded: false });
     }
     let created = is_changed(&file, &entries);
@@ -178,7 +178,7 @@ fn create(
     let mut out = BufWriter::with_capacity(256 << 10, made.as_file());
     archive::write(
         options.compression_format,
-        options.compression_level,
+        crate::flags::level(&options.compression_level, console),
         directory,
         entries,
         &mut out,
@@ -296,7 +296,7 @@ impl Default for ArchiverArgs {
             env_file: PathBuf::new(),
             timeout: Duration::from_secs(600),
             compression_format: Format::Zip,
-            compression_level: Level::Default,
+            compression_level: String::new(),
             max_uploaded_archive_size: 0,
             transfer_meter_frequency: Duration::ZERO,
         }

@@ -83,7 +83,7 @@ struct Place {
 /// Extracts a cache into `directory`, from the server if that has a newer archive than this machine.
 ///
 /// # Errors
-/// [`CacheError`]; [`CacheError::NotFound`] if there is no such cache.
+/// [`CacheError`]; [`CacheError::NotFound`] or [`CacheError::NotHere`] if there is no such cache.
 pub fn extract(options: &ExtractorArgs, directory: &Path, console: &Console) -> Result<(), CacheError> {
     if options.file.as_os_str().is_empty() {
         return Err(CacheError::NoFile);
@@ -102,7 +102,7 @@ pub fn extract(options: &ExtractorArgs, directory: &Path, console: &Console) -> 
     }
     let archive = match File::open(&file) {
         Ok(archive) => archive,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(CacheError::NotFound),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(CacheError::NotHere),
         Err(source) => return Err(CacheError::Keep { path: file, source }),
     };
     let outcome = extract::extract(&archive, directory);

@@ -43,9 +43,12 @@ pub enum CacheError {
         #[source]
         source: std::io::Error,
     },
-    /// Neither the server nor this machine has the cache.
+    /// The server does not have the cache.
     #[error("file does not exist")]
     NotFound,
+    /// This machine does not have the cache, and no server was asked.
+    #[error("Cache file does not exist")]
+    NotHere,
     /// The server did not take or give the archive.
     #[error(transparent)]
     Transfer(#[from] TransferError),
@@ -67,6 +70,15 @@ pub enum CacheError {
     /// The runtime cannot be started.
     #[error("failed to start")]
     Start(#[source] std::io::Error),
+}
+
+// === impl CacheError ===
+
+impl CacheError {
+    /// There is no cache, or it could not be had: what GitLab Runner's helper warns of, too.
+    pub(crate) fn leaves_no_cache(&self) -> bool {
+        matches!(self, Self::NotFound | Self::NotHere | Self::Transfer(_))
+    }
 }
 
 /// Name of an archive in the log.

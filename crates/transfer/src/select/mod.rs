@@ -125,7 +125,8 @@ impl Finder<'_> {
                     found += self.matches(&pattern);
                 }
             }
-            None => self.refuse(Path::new(&text)),
+            // That it lies elsewhere is why nothing is found.
+            None => return self.refuse(Path::new(&text)),
         }
         let shown = if text.is_empty() { shown } else { &text };
         if found == 0 {
@@ -423,6 +424,7 @@ mod tests {
                     "WARNING: processPath: artifact path is not a subpath of project directory: "
                 )
             );
+            assert!(!log.contains("no matching files"), "{log}");
         }
     }
 

@@ -130,6 +130,10 @@ async fn a_raw_artifact_is_the_file_itself() {
     let stored = only(&job);
     assert_eq!(stored.view.filename, "gl-sast.json");
     assert!(stored.data == content);
+    let named = gitlab.job(JobBuilder::new("named")).await;
+    let line = [&raw("two.json")[..], &["--name", "gl-sast-report.json"]].concat();
+    let ran = gitlab.run(&project, &named, &line).await;
+    assert_eq!((ran.code, only(&named).view.filename.as_str()), (0, "gl-sast-report.json"), "{}", ran.log);
     let ran = gitlab.run(&project, &job, &raw("*.json")).await;
     assert_eq!(ran.code, 1);
     assert!(

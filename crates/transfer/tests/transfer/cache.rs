@@ -271,7 +271,7 @@ async fn server_errors_are_tried_three_times_and_explained() {
     assert_eq!(ran.code, 1);
     assert!(
         ran.log.ends_with(
-            "FATAL: received: 503 Service Unavailable. Request failed with code: SlowDown, message: Please reduce your request rate.\n"
+            "WARNING: received: 503 Service Unavailable. Request failed with code: SlowDown, message: Please reduce your request rate.\n"
         ),
         "{}",
         ran.log
@@ -282,7 +282,7 @@ async fn server_errors_are_tried_three_times_and_explained() {
     let unsigned = format!("{}/bucket/k", storage.inner().url);
     let ran = run(&project, &["cache-extractor", "--file", "d.zip", "--url", &unsigned]).await;
     assert_eq!(ran.code, 1);
-    assert!(ran.log.contains("FATAL: received: 403 Forbidden. Request failed with code: "), "{}", ran.log);
+    assert!(ran.log.contains("WARNING: received: 403 Forbidden. Request failed with code: "), "{}", ran.log);
     assert_eq!(storage.calls().len(), before + 1);
 }
 
@@ -291,10 +291,23 @@ async fn what_the_server_does_not_have_is_no_cache() {
     let storage = Storage::start().await;
     let project = Project::new();
     let ran = run(&project, &["cache-extractor", "--file", "c.zip", "--url", &storage.url("k")]).await;
-    assert_eq!((ran.code, ran.log.as_str()), (1, "FATAL: file does not exist\n"));
+    assert_eq!((ran.code, ran.log.as_str()), (1, "WARNING: file does not exist\n"));
     let ran = run(&project, &["cache-extractor", "--file", "c.zip"]).await;
     assert_eq!(ran.code, 1);
     assert!(ran.log.contains("No URL provided, cache will not be downloaded"), "{}", ran.log);
+    assert!(ran.log.ends_with("WARNING: Cache file does not exist\n"), "{}", ran.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn words_that_mean_nothing_cost_no_cache() {
+    let project = Project::new();
+    project.file("a", "x");
+    let line = ["cache-archiver", "--file", "c.zip", "--path", "a", "--compression-format", "rar"];
+    let ran = run(&project, &[&line[..], &["--compression-level", "most"]].concat()).await;
+    assert_eq!(ran.code, 0, "{}", ran.log);
+    let warning = "WARNING: compression level \"most\" is invalid, falling back to default\n";
+    assert!(ran.log.contains(warning), "{}", ran.log);
+    assert_eq!(run(&project, &["cache-extractor", "--file", "c.zip"]).await.code, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -332,7 +345,7 @@ async fn the_newer_of_two_names_is_taken() {
     storage.inner().objects.clear();
     let line = line(true);
     let ran = run(&Project::new(), &line.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    assert_eq!((ran.code, ran.log.as_str()), (1, "FATAL: file does not exist\n"));
+    assert_eq!((ran.code, ran.log.as_str()), (1, "WARNING: file does not exist\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -92,7 +92,6 @@ fn values_that_mean_nothing_are_refused() {
     for wrong in [
         &["artifacts-uploader", "--timeout", "soon"][..],
         &["artifacts-uploader", "--artifact-format", "rar"],
-        &["cache-archiver", "--compression-level", "most"],
         &["cache-archiver", "--untracked=perhaps"],
     ] {
         assert!(Line::try_parse_from([&["helper"], wrong].concat()).is_err(), "{wrong:?}");

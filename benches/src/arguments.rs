@@ -9,7 +9,8 @@ Examples:
   cargo build --release -p drover -p gitlab-mock && cargo run --release -p drover-benches -- all
   drover-benches log --bin-dir target/release --runs 5
   drover-benches idle --idle-seconds 10
-  drover-benches docker --samples 10 --docker-image alpine:latest";
+  drover-benches docker --samples 10 --docker-image alpine:latest
+  drover-benches against --against /usr/bin/gitlab-runner --runs 3";
 
 /// Measures the manager process of a whole run, and shows the figures beside the goals.
 #[derive(Debug, Parser)]
@@ -36,6 +37,9 @@ pub(crate) struct Arguments {
     /// Image of the docker work, which the engine has; it needs a `sh`
     #[arg(long, value_name = "IMAGE", default_value = "alpine:latest")]
     pub(crate) docker_image: String,
+    /// GitLab Runner's program, for the work `against`. Its `fleeting-plugin-static` must be in PATH
+    #[arg(long, value_name = "PROGRAM", required_if_eq("work", "against"))]
+    pub(crate) against: Option<PathBuf>,
 }
 
 /// A thing to measure.
@@ -56,6 +60,9 @@ pub(crate) enum Work {
     /// Jobs in containers, one at a time beside `docker run` of the same image, and 100 at once; not part of `all`, because it
     /// needs an engine
     Docker,
+    /// Drover and GitLab Runner in turn, with jobs on a machine that both reach over SSH; not part of `all`, because it needs the
+    /// latter, and OpenSSH's server
+    Against,
     /// One scaling decision over 10,000 instances and 100,000 claims
     Decision,
 }
@@ -75,6 +82,7 @@ impl Work {
             | Self::Idle
             | Self::Sleeping
             | Self::Docker
+            | Self::Against
             | Self::Decision) => {
                 vec![one]
             }
@@ -96,7 +104,9 @@ mod tests {
     #[test]
     fn all_is_every_work_once_that_needs_nothing_special() {
         let all = Work::All.each();
-        let others = Work::value_variants().iter().filter(|work| !matches!(work, Work::All | Work::Docker));
+        let others = Work::value_variants()
+            .iter()
+            .filter(|work| !matches!(work, Work::All | Work::Docker | Work::Against));
         assert!(others.clone().all(|work| all.contains(work)));
         assert_eq!(all.len(), others.count());
     }

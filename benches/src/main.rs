@@ -5,6 +5,7 @@
 //! exit code stays 0.
 
 mod arguments;
+mod machine;
 mod mock;
 mod process;
 mod scene;
@@ -44,8 +45,14 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         | Work::Log
         | Work::Idle
         | Work::Sleeping
-        | Work::Docker => Some(Programs::find(arguments.bin_dir.as_deref())?),
+        | Work::Docker
+        | Work::Against => Some(Programs::find(arguments.bin_dir.as_deref())?),
     };
+    if let (Work::Against, Some(programs), Some(upstream)) = (arguments.work, &programs, &arguments.against) {
+        let table = works::against::measure(programs, upstream, arguments).await?;
+        let mut stdout = std::io::stdout().lock();
+        return writeln!(stdout, "{table}").context("failed to print the table");
+    }
     for work in arguments.work.each() {
         let before = process::load_average();
         say(&format!("measuring {work:?} (load {before})"));
@@ -57,7 +64,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
             (Work::Idle, Some(programs)) => works::idle::measure(programs, arguments.idle_seconds).await,
             (Work::Sleeping, Some(programs)) => works::sleeping::measure(programs).await,
             (Work::Docker, Some(programs)) => works::docker::measure(programs, arguments).await,
-            (Work::All, _) | (_, None) => Ok(Vec::new()),
+            (Work::All | Work::Against, _) | (_, None) => Ok(Vec::new()),
         };
         let load = format!("{before} - {}", process::load_average());
         match rows.with_context(|| format!("failed to measure {work:?}")) {

@@ -80,6 +80,24 @@ pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
     parse_cpu(&text).with_context(|| format!("`{path}` has no times"))
 }
 
+/// A process and all that came from it and are alive.
+pub(crate) fn family(pid: u32) -> Vec<u32> {
+    let parent = |child: u32| -> Option<(u32, u32)> {
+        let text = fs::read_to_string(format!("/proc/{child}/stat")).ok()?;
+        Some((child, text.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?))
+    };
+    let listed = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let parents: Vec<(u32, u32)> = pids.filter_map(parent).collect();
+    let mut family = vec![pid];
+    let mut next = 0;
+    while let Some(&member) = family.get(next) {
+        family.extend(parents.iter().filter(|(_, parent)| *parent == member).map(|(child, _)| child));
+        next += 1;
+    }
+    family
+}
+
 /// Load of the machine over the last minute, since others may be at work on it.
 pub(crate) fn load_average() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();

@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use crate::machine::Machine;
 use crate::mock::Mock;
 
 const TOKEN: &str = "glrt-bench000000000000000";
@@ -43,6 +44,10 @@ pub(crate) struct Setting {
     pub(crate) dispatch_held: bool,
     /// Jobs run in containers of this engine, in place of instances.
     pub(crate) containers: Option<Containers>,
+    /// Jobs run on one machine that is there before, reached over SSH, in place of local instances.
+    pub(crate) on_a_machine: bool,
+    /// GitLab Runner, in place of Drover.
+    pub(crate) upstream: Option<PathBuf>,
 }
 
 /// The engine of container jobs.
@@ -62,6 +67,7 @@ pub(crate) struct Scene {
     /// Process id of the manager.
     pub(crate) pid: u32,
     _server: Child,
+    _machine: Option<Machine>,
     folder: TempDir,
 }
 
@@ -89,11 +95,41 @@ impl Programs {
 impl Setting {
     /// As a configuration has it that says nothing else; the server behaves like Workhorse.
     pub(crate) fn new(concurrency: u32) -> Self {
-        Self { concurrency, output_limit: 4096, dispatch_held: false, containers: None }
+        Self {
+            concurrency,
+            output_limit: 4096,
+            dispatch_held: false,
+            containers: None,
+            on_a_machine: false,
+            upstream: None,
+        }
     }
 
-    fn config(&self, url: &str) -> String {
+    fn config(&self, url: &str, folder: &Path, machine: Option<&Machine>) -> String {
         let Self { concurrency, output_limit, .. } = self;
+        if let Some(machine) = machine {
+            let (folder, tables) = (folder.display(), machine.tables());
+            return format!(
+                r#"concurrent = {concurrency}
+check_interval = 1
+[[runners]]
+  name = "bench"
+  url = "{url}"
+  token = "{TOKEN}"
+  executor = "instance"
+  shell = "bash"
+  builds_dir = "{folder}/builds"
+  cache_dir = "{folder}/cache"
+  request_concurrency = {concurrency}
+  output_limit = {output_limit}
+  [runners.autoscaler]
+    capacity_per_instance = {concurrency}
+{tables}    [[runners.autoscaler.policy]]
+      idle_count = 1
+      idle_time = "30m0s"
+"#
+            );
+        }
         if let Some(Containers { socket, image, .. }) = &self.containers {
             let socket = socket.display();
             return format!(
@@ -162,11 +198,14 @@ impl Scene {
             .context("failed to start gitlab-mock")?;
         let mock = Mock::new(address(&mut server).await?)?;
 
+        let machine = if setting.on_a_machine { Some(Machine::start(folder.path()).await?) } else { None };
         let config = folder.path().join("config.toml");
-        std::fs::write(&config, setting.config(mock.url())).context("failed to write a configuration")?;
+        let text = setting.config(mock.url(), folder.path(), machine.as_ref());
+        std::fs::write(&config, text).context("failed to write a configuration")?;
         std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o600))?;
-        let log = std::fs::File::create(folder.path().join("drover.log"))?;
-        let manager = Command::new(&programs.drover)
+        let log = std::fs::File::create(folder.path().join("manager.log"))?;
+        let program = setting.upstream.as_ref().unwrap_or(&programs.drover);
+        let manager = Command::new(program)
             .args(["run", "--config"])
             .arg(&config)
             .current_dir(folder.path())
@@ -175,9 +214,9 @@ impl Scene {
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
-            .context("failed to start drover")?;
-        let pid = manager.id().context("drover has ended at once")?;
-        Ok(Self { mock, manager, pid, _server: server, folder })
+            .with_context(|| format!("failed to start `{}`", program.display()))?;
+        let pid = manager.id().context("the manager has ended at once")?;
+        Ok(Self { mock, manager, pid, _server: server, _machine: machine, folder })
     }
 
     /// Runs so many trivial jobs, so that instances are up and connected.
@@ -190,17 +229,17 @@ impl Scene {
     /// Ends both. The manager deletes its instances first.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         let pid = i32::try_from(self.pid).context("a process id is too large")?;
-        kill(Pid::from_raw(pid), Signal::SIGQUIT).context("failed to stop drover")?;
+        kill(Pid::from_raw(pid), Signal::SIGQUIT).context("failed to stop the manager")?;
         match timeout(STOP_PATIENCE, self.manager.wait()).await {
             Ok(status) if status.as_ref().is_ok_and(std::process::ExitStatus::success) => Ok(()),
-            Ok(status) => bail!("drover ended badly: {status:?}\n{}", self.log()),
-            Err(_) => bail!("drover did not end within {STOP_PATIENCE:?}\n{}", self.log()),
+            Ok(status) => bail!("the manager ended badly: {status:?}\n{}", self.log()),
+            Err(_) => bail!("the manager did not end within {STOP_PATIENCE:?}\n{}", self.log()),
         }
     }
 
     /// The manager's own log, for errors.
     fn log(&self) -> String {
-        let text = std::fs::read_to_string(self.folder.path().join("drover.log")).unwrap_or_default();
+        let text = std::fs::read_to_string(self.folder.path().join("manager.log")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().rev().take(10).collect();
         format!("the end of the manager's log:\n{}", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
     }
@@ -222,9 +261,9 @@ mod tests {
 
     #[test]
     fn the_pool_holds_as_many_jobs_as_run_at_once() {
-        let config = Setting::new(50).config("http://127.0.0.1:1");
+        let config = Setting::new(50).config("http://127.0.0.1:1", Path::new("/tmp"), None);
         assert!(config.contains("max_instances = 10\n"), "{config}");
-        let config = Setting::new(1).config("http://127.0.0.1:1");
+        let config = Setting::new(1).config("http://127.0.0.1:1", Path::new("/tmp"), None);
         assert!(config.contains("max_instances = 1\n"), "{config}");
     }
 }

@@ -93,7 +93,7 @@ impl fmt::Display for Table {
     }
 }
 
-fn shown(figure: f64, unit: &str) -> String {
+pub(crate) fn shown(figure: f64, unit: &str) -> String {
     // Three digits tell all that a measurement of this kind can tell.
     let decimals = match figure.abs() {
         small if small < 1.0 => 3,

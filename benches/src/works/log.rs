@@ -12,13 +12,13 @@ use crate::scene::{Programs, Scene, Setting};
 use crate::statistics::{median, mib};
 use crate::table::{Goal, Row};
 
-const LINES: u32 = 1 << 20;
+pub(crate) const LINES: u32 = 1 << 20;
 const MEBIBYTES: f64 = 100.0;
 /// 99 bytes; `yes` adds the line end.
-const LINE: &str =
+pub(crate) const LINE: &str =
     "ninety-nine bytes of a log: 0123456789 0123456789 0123456789 0123456789 0123456789 0123456789 01234";
 /// In KiB: the lines with their times, and room.
-const OUTPUT_LIMIT: u64 = 256 << 10;
+pub(crate) const OUTPUT_LIMIT: u64 = 256 << 10;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) async fn measure(programs: &Programs, runs: u32) -> anyhow::Result<Vec<Row>> {

@@ -1,5 +1,6 @@
 //! What is measured, one file each.
 
+pub(crate) mod against;
 pub(crate) mod decision;
 pub(crate) mod docker;
 pub(crate) mod idle;

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::http::{Http, parse, shown};
 use super::{CacheError, base_name, runtime, temporary};
-use crate::archive::{self, Entry, Format, Level};
+use crate::archive::{self, Entry, Format};
 use crate::meter::Meter;
 use crate::{Console, Selection, select};
 

@@ -41,10 +41,11 @@ impl Machine {
         // The server of a system that was never booted lacks its folder for privilege separation; where it cannot be made, it is there.
         let _ = std::fs::create_dir_all("/run/sshd");
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        // A home of its own, where the mark of who uses a machine lies: others may have this machine as one of theirs.
         let shown = folder.display();
         let config = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {shown}/host\nAuthorizedKeysFile {shown}/id.pub\nStrictModes no\n\
-             UsePAM no\nPidFile none\nMaxStartups 200\nMaxSessions 200\n"
+             UsePAM no\nPidFile none\nMaxStartups 200\nMaxSessions 200\nSetEnv HOME={shown}\n"
         );
         std::fs::write(folder.join("sshd_config"), config).context("failed to write a configuration")?;
         let server = Command::new(program()?)

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use secrecy::{ExposeSecret, SecretString};
 use go_duration::DurationProblem;
+use secrecy::{ExposeSecret, SecretString};
 use toml::de::{DeFloat, DeInteger, DeValue};
 
 use crate::read::{KeyPath, Node, Reader, Value, found, last};

@@ -196,7 +196,9 @@ mod tests {
             text(config.duration("timeout").unwrap_err()),
             "bad configuration: plugin_config.timeout: must be a duration in quotes such as \"30s\", \"5m\" or \"1h30m\""
         );
-        assert!(text(config.duration("wait").unwrap_err()).contains("plugin_config.wait: must be a duration"));
+        assert!(
+            text(config.duration("wait").unwrap_err()).contains("plugin_config.wait: must be a duration")
+        );
         assert_eq!(config.duration("every").unwrap(), Some(Duration::from_secs(5400)));
         assert!(
             text(config.share("rate").unwrap_err())

@@ -169,18 +169,11 @@ impl Executor for DockerExecutor {
 /// What GitLab is told of executors with containers.
 fn features() -> Features {
     Features {
-        image: true,
-        services: true,
-        service_variables: true,
-        service_multiple_aliases: true,
-        image_executor_opts: true,
-        service_executor_opts: true,
         // No secrets provider is built in, so GitLab must not send jobs that need one.
         vault_secrets: false,
-        shared: false,
         terminal: true,
         session: true,
-        ..Features::INSTANCE
+        ..Features::DOCKER
     }
 }
 

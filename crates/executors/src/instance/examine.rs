@@ -26,6 +26,9 @@ const NESTING: &str = "instance/nesting";
 /// An instance that does not let in by then, although it runs, is taken for unreachable.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Most bytes that a shell may say. The answers have a few lines; a profile may add its own.
+const LONGEST: usize = 64 * 1024;
+
 /// What an instance is asked for: each line of the answer is a word and what it is about.
 const LOOK: &str = "command -v git >/dev/null 2>&1 || echo missing git\necho system $(uname -s)\necho machine $(uname -m)\n\
                     echo login $(id -un)\nexit 0\n";
@@ -266,6 +269,9 @@ async fn run(client: &Client, command: &str, script: &'static str) -> Result<Str
         let mut said = Vec::new();
         while let Some(output) = process.next().await.map_err(|error| with_causes(&error))? {
             let (Output::Stdout(bytes) | Output::Stderr(bytes)) = output;
+            if said.len() + bytes.len() > LONGEST {
+                return Err(format!("it says more than {LONGEST} bytes"));
+            }
             said.extend_from_slice(&bytes);
         }
         let status = process.wait().await.map_err(|error| with_causes(&error))?;

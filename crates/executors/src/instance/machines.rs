@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use connector::{Attempt, Client, ConnectionError, DialError, DialOptions, Output};
-use fleeting::{ByteStream, ConnectInfo, HeartbeatError, InstanceId, Reach, ReachError};
+use fleeting::{ByteStream, ConnectInfo, HeartbeatError, InstanceId, Reach, ReachError, with_causes};
 use job::Shell;
 use taskscaler::ReadyUp;
 use tokio::time::Instant;
@@ -237,21 +237,6 @@ pub(crate) async fn run(client: &Client, command: &str) -> Result<(), String> {
         let _ = write!(why, ": {}", tail.trim());
     }
     Err(why)
-}
-
-/// An error in one line, with its causes.
-pub(super) fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // Libraries often repeat the cause in their own text.
-        if !text.ends_with(&next) {
-            let _ = write!(text, ": {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use fleeting::with_causes;
 use job::Helper;
 use job::log::LineKind;
 use taskscaler::Acquisition;
@@ -11,7 +12,6 @@ use trace::JobLog;
 
 use super::helper::HelperError;
 use super::machine::Machine;
-use super::machines::with_causes;
 use super::vm::{NoVm, Order, Vm};
 use super::{InstanceEnvironment, InstanceExecutor, PROGRESS_INTERVAL, Seat, SlotCgroups};
 use crate::Foreseen;

@@ -36,6 +36,7 @@ mod ports;
 mod program;
 mod project;
 mod sshd;
+mod visitor;
 mod world;
 
 pub use captured::Captured;
@@ -50,6 +51,7 @@ pub use plain::plain;
 pub use program::{Drover, Program, bin};
 pub use project::{git, one_place, repository};
 pub use sshd::Sshd;
+pub use visitor::Visitor;
 pub use world::World;
 
 /// Makes a program of this script. A file that was written here would be busy while another program, which a test is just

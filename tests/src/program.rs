@@ -150,10 +150,7 @@ impl Drover {
     #[must_use]
     pub fn start_with(setup: &Setup, url: &str, environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let config = folder.path().join("config.toml");
-        write(&config, &setup.text(url, folder.path()));
-        let arguments = ["run", "--config", &config.display().to_string()];
-        let program = Program::start_with("drover", &arguments, folder.path(), environment);
+        let program = run(setup, url, folder.path(), environment);
         Self { program, folder }
     }
 
@@ -165,18 +162,31 @@ impl Drover {
     pub fn start_as(setup: &Setup, url: &str, system_id: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         write(&folder.path().join(".runner_system_id"), system_id);
-        let config = folder.path().join("config.toml");
-        write(&config, &setup.text(url, folder.path()));
-        let arguments = ["run", "--config", &config.display().to_string()];
-        let program = Program::start("drover", &arguments, folder.path());
+        let program = run(setup, url, folder.path(), &[]);
         Self { program, folder }
+    }
+
+    /// Kills it and waits for its end.
+    ///
+    /// # Panics
+    /// When it ends in another way.
+    pub async fn kill(&mut self) {
+        self.program.signal(Signal::SIGKILL);
+        assert_eq!(self.program.ends().await, None, "a killed program has no exit code");
+    }
+
+    /// Asks it to end and waits until it has.
+    ///
+    /// # Panics
+    /// When it does not end well.
+    pub async fn stop(&mut self) {
+        self.program.signal(Signal::SIGTERM);
+        assert_eq!(self.program.ends().await, Some(0), "the program ends well");
     }
 
     /// Starts it again in the same folder, after its end, with the configuration of a setup.
     pub fn again(&mut self, setup: &Setup, url: &str) {
-        self.write(&setup.text(url, self.folder.path()));
-        let config = self.folder.path().join("config.toml").display().to_string();
-        self.program = Program::start("drover", &["run", "--config", &config], self.folder.path());
+        self.program = run(setup, url, self.folder.path(), &[]);
     }
 
     /// Its folder.
@@ -195,6 +205,13 @@ impl Drover {
     pub fn write(&self, text: &str) {
         write(&self.folder.path().join("config.toml"), text);
     }
+}
+
+/// Starts `drover run` with the configuration of a setup, which is written into the folder.
+fn run(setup: &Setup, url: &str, folder: &Path, environment: &[(&str, &str)]) -> Program {
+    let config = folder.join("config.toml");
+    write(&config, &setup.text(url, folder));
+    Program::start_with("drover", &["run", "--config", &config.display().to_string()], folder, environment)
 }
 
 /// Writes a file for its owner alone, in one step.

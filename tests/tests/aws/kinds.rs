@@ -50,8 +50,7 @@ impl Stage {
 
     /// The program ends by itself, and has left this many instances.
     async fn ends_with(mut self, left: usize) {
-        self.drover.program.signal(nix::sys::signal::Signal::SIGTERM);
-        assert_eq!(self.drover.program.ends().await, Some(0));
+        self.drover.stop().await;
         assert_eq!((self.cloud.members().len(), self.cloud.aws.desired("fleet")), (left, 0));
         self.gitlab.assert_no_violations();
     }

@@ -109,8 +109,7 @@ async fn a_manager_that_is_killed_and_started_again_goes_on_at_once() {
     let mut manager = stage.manager(FIRST, entry());
     stage.runs_a_job().await;
     let before = stage.cloud.serving();
-    manager.program.signal(Signal::SIGKILL);
-    manager.program.ends().await;
+    manager.kill().await;
     assert_eq!(stage.holder().as_deref(), Some(FIRST));
     manager.again(&Setup::new().runner(entry()), stage.gitlab.url());
     stage.runs_a_job().await;

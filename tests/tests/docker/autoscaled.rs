@@ -1,6 +1,6 @@
 //! Jobs in containers of engines on instances, reached over the kept SSH connection of each.
 
-use drover_tests::{Engine, Entry, Program, Setup, Sshd, World, eventually};
+use drover_tests::{Drover, Engine, Entry, Setup, Sshd, World, eventually};
 use gitlab_mock::{GitlabMock, JobBuilder};
 
 use crate::nothing_is_left;
@@ -132,18 +132,13 @@ async fn what_a_killed_manager_left_on_an_instance_is_removed_by_the_next() {
         &runner,
         JobBuilder::new("left").variable("GIT_STRATEGY", "none").script(["echo started; sleep 1000"]),
     );
-    let folder = tempfile::tempdir().unwrap();
-    let config = setup.write(gitlab.url(), folder.path());
-    let config = config.display().to_string();
-    let start = || Program::start("drover", &["run", "--config", &config], folder.path());
-    let mut first = start();
+    let mut drover = Drover::start(&setup, gitlab.url());
     job.log_contains("started\n", drover_tests::PATIENCE).await.unwrap();
     let id = job.view().id;
     let left = engine.belongings(&runner.token(), id);
     assert!(left.len() >= 2, "a container and a network: {left:?}");
-    first.signal(nix::sys::signal::Signal::SIGKILL);
-    first.ends().await;
-    let mut again = start();
+    drover.kill().await;
+    drover.again(&setup, gitlab.url());
     // A job that came meanwhile keeps what it has.
     let next = gitlab.enqueue(
         &runner,
@@ -152,6 +147,5 @@ async fn what_a_killed_manager_left_on_an_instance_is_removed_by_the_next() {
     eventually("the leftovers are removed", || engine.belongings(&runner.token(), id).is_empty()).await;
     next.finished(drover_tests::PATIENCE).await.unwrap();
     assert!(next.log_text().contains("Job succeeded"), "{}", next.log_text());
-    again.signal(nix::sys::signal::Signal::SIGTERM);
-    again.ends().await;
+    drover.stop().await;
 }

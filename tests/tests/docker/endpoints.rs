@@ -80,8 +80,7 @@ async fn an_engine_behind_tls_is_used_by_those_whom_it_knows_and_who_know_it() {
     );
     job.finished(PATIENCE).await.unwrap();
     assert!(job.log_text().contains("from afar"), "{}", job.log_text());
-    drover.program.signal(nix::sys::signal::Signal::SIGTERM);
-    drover.program.ends().await;
+    drover.stop().await;
 }
 
 #[tokio::test]

@@ -25,8 +25,6 @@ mod stdio;
 mod stop_flags;
 mod stopping;
 mod terminal;
-#[path = "../terminal/visitor.rs"]
-mod visitor;
 mod volumes;
 
 use drover_tests::{Engine, Entry, Setup, World};

@@ -146,8 +146,7 @@ async fn programs_of_the_manager_are_asked_for_credentials() {
     let (_, log) = run(with(json!({"auths": {"other.test": {"username": "x", "password": "y"}}}))).await;
     assert!(log.contains("it runs"), "{log}");
     assert!(log.contains(&format!("credentials from {}/config.json", home.display())), "{log}");
-    drover.program.signal(nix::sys::signal::Signal::SIGTERM);
-    drover.program.ends().await;
+    drover.stop().await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drover_tests::{Engine, Program, Setup, eventually};
+use drover_tests::{Drover, Engine, Setup, eventually};
 use gitlab_mock::{GitlabMock, JobBuilder};
 
 use crate::{nothing_is_left, world};
@@ -72,11 +72,7 @@ async fn what_a_killed_manager_left_is_removed_by_the_next() {
     let setup = Setup::new().runner(entry);
     let runner = gitlab.add_runner(&token);
     let job = gitlab.enqueue(&runner, patient());
-    let folder = tempfile::tempdir().unwrap();
-    let config = setup.write(gitlab.url(), folder.path());
-    let config = config.display().to_string();
-    let start = || Program::start("drover", &["run", "--config", &config], folder.path());
-    let mut first = start();
+    let mut drover = Drover::start(&setup, gitlab.url());
     job.log_contains("started\n", drover_tests::PATIENCE).await.unwrap();
     let id = job.view().id;
     assert!(
@@ -84,10 +80,8 @@ async fn what_a_killed_manager_left_is_removed_by_the_next() {
         "{:?}",
         engine.belongings(&runner.token(), id)
     );
-    first.signal(nix::sys::signal::Signal::SIGKILL);
-    first.ends().await;
-    let mut again = start();
+    drover.kill().await;
+    drover.again(&setup, gitlab.url());
     eventually("the leftovers are removed", || engine.belongings(&runner.token(), id).is_empty()).await;
-    again.signal(nix::sys::signal::Signal::SIGTERM);
-    again.ends().await;
+    drover.stop().await;
 }

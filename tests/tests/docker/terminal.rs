@@ -1,10 +1,9 @@
 //! Web terminals into build containers.
 
-use drover_tests::{Engine, Entry, Setup, Sshd, World, eventually};
+use drover_tests::{Engine, Entry, Setup, Sshd, Visitor, World, eventually};
 use gitlab_mock::{Job, JobBuilder};
 
 use crate::autoscaled;
-use crate::visitor::Visitor;
 
 async fn world(entry: Entry) -> World {
     Setup::new()

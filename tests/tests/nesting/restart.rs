@@ -20,8 +20,7 @@ async fn machines_of_a_manager_that_was_killed_are_removed_by_its_next_life() {
     orphan.log_contains("begun\n", PATIENCE).await.unwrap();
     assert_eq!(daemon.machines().len(), 1);
 
-    drover.program.signal(Signal::SIGKILL);
-    assert_eq!(drover.program.ends().await, None);
+    drover.kill().await;
     assert_eq!(daemon.machines().len(), 1, "nobody removes it yet");
     drover.again(&setup, gitlab.url());
     drover.program.says(&["runner entry takes jobs"]).await;

@@ -35,8 +35,7 @@ async fn without_a_manager_the_answer_says_so() {
 #[tokio::test]
 async fn the_socket_of_a_killed_manager_is_replaced_by_the_next_one() {
     let mut world = Watched::start(shown(fleet()), TOKEN).await;
-    world.drover.program.signal(Signal::SIGKILL);
-    world.drover.program.ends().await;
+    world.drover.kill().await;
     let socket = world.drover.folder().join("config.toml.sock");
     assert!(socket.exists());
     no_manager(&world.config()).await;

@@ -2,7 +2,6 @@
 
 use drover_tests::{Drover, Entry, PATIENCE, Setup, eventually, processes_in, processes_with};
 use gitlab_mock::{Config, GitlabMock, JobBuilder};
-use nix::sys::signal::Signal;
 
 #[tokio::test]
 async fn nothing_of_a_killed_manager_is_left_on_the_machine() {
@@ -18,8 +17,7 @@ async fn nothing_of_a_killed_manager_is_left_on_the_machine() {
     }
     assert_eq!(processes_with(&lasting).len(), 6);
 
-    drover.program.signal(Signal::SIGKILL);
-    assert_eq!(drover.program.ends().await, None);
+    drover.kill().await;
 
     eventually("the scripts are gone", || processes_with(&lasting).is_empty()).await;
     eventually("the instances are gone", || processes_in(drover.folder()).is_empty()).await;

@@ -56,8 +56,7 @@ async fn sigterm_leaves_no_script_running_anywhere() {
     for job in &jobs {
         job.log_contains("begun", PATIENCE).await.unwrap();
     }
-    drover.program.signal(Signal::SIGTERM);
-    assert_eq!(drover.program.ends().await, Some(0));
+    drover.stop().await;
     for job in &jobs {
         let view = job.view();
         assert_eq!(

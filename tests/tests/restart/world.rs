@@ -104,8 +104,7 @@ impl World {
 
 /// Ends a manager without warning.
 pub(crate) async fn kill(drover: &mut Drover) {
-    drover.program.signal(Signal::SIGKILL);
-    assert_eq!(drover.program.ends().await, None);
+    drover.kill().await;
 }
 
 /// Ends a manager as its service would.

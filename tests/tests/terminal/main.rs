@@ -1,12 +1,9 @@
 //! Web terminals into running jobs, opened as GitLab opens them.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may panic")]
+#![expect(clippy::expect_used, reason = "helpers of tests may panic")]
 
-mod visitor;
-
-use drover_tests::{Entry, Setup, Sshd, World, eventually};
+use drover_tests::{Entry, Setup, Sshd, Visitor, World, eventually};
 use gitlab_mock::{Job, JobBuilder, Session};
-use visitor::Visitor;
 
 async fn world(sshd: &Sshd, timeout: i64) -> World {
     Setup::new()

@@ -308,6 +308,9 @@ fn facts(entry: &Runner, executor: &str, identity: &Identity, token: &SecretStri
     if let Some(cache) = &entry.cache_dir {
         facts.cache_dir.clone_from(cache);
     }
+    if entry.has_common_build_dir() {
+        facts.layout = Layout::Own;
+    }
     facts.max_uploaded_archive_size =
         entry.cache.as_ref().and_then(config::Cache::max_uploaded_archive_size).unwrap_or(0);
     facts.environment = entry.environment.to_vec();
@@ -331,4 +334,33 @@ fn facts(entry: &Runner, executor: &str, identity: &Identity, token: &SecretStri
         container_facts(entry, &mut facts);
     }
     facts
+}
+
+#[cfg(test)]
+mod tests {
+    use test_case::test_case;
+
+    use super::*;
+
+    #[test_case("max_use_count = 1", "", Layout::Shared; "not asked for")]
+    #[test_case("", "[runners.instance]\nuse_common_build_dir = true", Layout::Shared; "jobs could meet there")]
+    #[test_case("max_use_count = 2", "[runners.instance]\nuse_common_build_dir = true", Layout::Shared; "two jobs could")]
+    #[test_case("max_use_count = 1", "[runners.instance]\nuse_common_build_dir = true", Layout::Own; "one job for each instance")]
+    #[test_case("", "[runners.autoscaler.vm_isolation]\nenabled = true\n[runners.instance]\nuse_common_build_dir = true", Layout::Own; "one job for each machine")]
+    fn jobs_have_one_folder_only_where_no_two_can_meet(autoscaler: &str, more: &str, layout: Layout) {
+        let text = format!(
+            "[[runners]]\nname = \"a\"\nurl = \"https://gitlab.test\"\ntoken = \"glrt-0123456789\"\nexecutor = \"instance\"\n\
+             [runners.autoscaler]\nplugin = \"aws\"\n{autoscaler}\n{more}\n"
+        );
+        let config = config::parse(&text, "config.toml", &|_| None).unwrap().config;
+        let product = Product {
+            name: "drover".to_owned(),
+            version: "0.1.0".to_owned(),
+            revision: "0a1b2c3d".to_owned(),
+            platform: "linux/amd64".to_owned(),
+        };
+        let identity = Identity { product, system_id: "s_1".to_owned(), host: "manager".to_owned() };
+        let facts = facts(&config.runners[0], "instance", &identity, &SecretString::from("glrt-0123456789"));
+        assert_eq!(facts.layout, layout);
+    }
 }

@@ -412,7 +412,7 @@ fn isolation(runner: &Runner, settings: &Autoscaler, at: &KeyPath, findings: &mu
         }
     }
     let shares = runner.instance.as_ref().is_some_and(|instance| instance.use_common_build_dir);
-    if shares && !settings.is_isolated() && settings.max_use_count() != Some(1) {
+    if shares && !runner.has_common_build_dir() {
         let at = KeyPath::from(at.as_str()).parent().unwrap_or_default().key("instance");
         findings.warning(
             "common-build-dir",

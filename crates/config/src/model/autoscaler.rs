@@ -130,7 +130,8 @@ section! {
     pub struct Instance = "[runners.instance]" {
         /// Images that a job may choose for its nested virtual machine, as patterns.
         allowed_images: Vec<String>, default "all";
-        /// One build directory for all jobs; needs virtual machine isolation or `max_use_count = 1`.
+        /// One build directory for all jobs, `<builds_dir>/<namespace>/<project>`; needs virtual machine isolation or
+        /// `max_use_count = 1`.
         use_common_build_dir: bool, default "false";
     }
 }

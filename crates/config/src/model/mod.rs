@@ -6,6 +6,7 @@ mod connector;
 mod docker;
 mod global;
 mod machine;
+mod monitoring;
 mod policy;
 mod runner;
 
@@ -18,8 +19,8 @@ pub use global::{
     UsageLogger,
 };
 pub use machine::{Machine, MachineAutoscaling, MachineError};
+pub use monitoring::{JobQueuingDuration, MetricsReferee, Monitoring, Referees};
 pub use policy::{Policy, PolicyError};
 pub use runner::{
-    Artifact, BootVerify, CustomBuildDir, Helper, HelperInstall, JobQueuingDuration, MetricsReferee,
-    Monitoring, Referees, Runner, RunnerExperimental, Shell, Ssh,
+    Artifact, BootVerify, CustomBuildDir, Helper, HelperInstall, Runner, RunnerExperimental, Shell, Ssh,
 };

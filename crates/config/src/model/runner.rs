@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use job_payload::short_token;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::global::{count, positive, seconds};
-use super::{Autoscaler, Cache, Docker, Instance, Machine};
+use super::global::{count, positive};
+use super::{Autoscaler, Cache, Docker, Instance, Machine, Monitoring, Referees};
 use crate::capability::ExecutorName;
 use crate::schema::{choice, section};
 use crate::values::{Assignments, Expanded, ExpandedSecret, RawTable};
@@ -168,48 +168,6 @@ choice! {
         Always = "always",
         /// On none.
         Never = "never",
-    }
-}
-
-section! {
-    /// What is measured for each job and kept as an artifact of it.
-    pub struct Referees = "[runners.referees]" {
-        /// Metrics of the machine that ran the job.
-        metrics: Option<MetricsReferee>;
-    }
-}
-
-section! {
-    /// Metrics of the machine that ran the job, asked from Prometheus. `docker+machine` only.
-    pub struct MetricsReferee = "[runners.referees.metrics]" {
-        /// URL of the Prometheus server.
-        prometheus_address: Option<String>;
-        /// Resolution of the queries.
-        query_interval: Option<i64>, unit "s";
-        /// Queries of the form `label:query`; `{selector}` names the machine.
-        queries: Vec<String>;
-    }
-}
-
-section! {
-    /// What is watched beside the standard metrics.
-    pub struct Monitoring = "[runners.monitoring]" {
-        /// When a wait in the queue counts as too long. The last entry whose period matches applies.
-        job_queuing_durations: Vec<JobQueuingDuration>;
-    }
-}
-
-section! {
-    /// When a wait in the queue counts as too long.
-    pub struct JobQueuingDuration = "[[runners.monitoring.job_queuing_durations]]" {
-        /// When the entry applies, as cron patterns.
-        periods: Vec<String>, default "[\"* * * * *\"]";
-        /// Zone of the periods.
-        timezone: Option<String>, default "local time of the host";
-        /// A longer wait is counted.
-        threshold: Option<Duration>;
-        /// Count only when the number of the project's running jobs, as text, matches this regular expression.
-        jobs_running_for_project: Option<String>, default ".*";
     }
 }
 
@@ -396,6 +354,16 @@ impl Runner {
         self.feature_flags.get(name).copied()
     }
 
+    /// Whether all jobs use one build directory, `<builds_dir>/<namespace>/<project>`: it is asked for, and no job can meet
+    /// another one there.
+    #[must_use]
+    pub fn has_common_build_dir(&self) -> bool {
+        let asked = self.instance.as_ref().is_some_and(|instance| instance.use_common_build_dir);
+        let alone =
+            |autoscaler: &Autoscaler| autoscaler.is_isolated() || autoscaler.max_use_count() == Some(1);
+        asked && self.autoscaler.as_ref().is_some_and(alone)
+    }
+
     /// Whether jobs may choose their build directory; `None` leaves it to the executor.
     #[must_use]
     pub fn custom_build_dir(&self) -> Option<bool> {
@@ -434,16 +402,6 @@ impl BootVerify {
         let min = positive(self.acquire_min_backoff).unwrap_or(Duration::from_secs(1));
         let max = positive(self.acquire_max_backoff).unwrap_or(Duration::from_secs(10));
         (min, max.max(min))
-    }
-}
-
-// === impl MetricsReferee ===
-
-impl MetricsReferee {
-    /// Resolution of the queries, if one is set.
-    #[must_use]
-    pub fn query_interval(&self) -> Option<Duration> {
-        seconds(self.query_interval)
     }
 }
 

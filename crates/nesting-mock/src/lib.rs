@@ -1,6 +1,6 @@
 //! A stand-in for the daemon that makes virtual machines on a host, with slots and faults.
 //!
-//! [`NestingMock`] speaks the real protocol (gRPC over a unix socket), and is strict: it wants its settings first, knows which machine
+//! [`NestingMock`] speaks the real protocol (gRPC over a unix socket or a port), and is strict: it wants its settings first, knows which machine
 //! has which slot, refuses what the daemon would refuse, and makes no more machines at a time than a host can have. What stands
 //! behind a machine is up to a [`Hypervisor`], for example a real SSH server.
 //!
@@ -31,11 +31,12 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use hypervisor::{Hypervisor, Nothing};
+use server::Listener;
 use state::State;
 pub use state::{Fault, MachineView};
 
@@ -86,6 +87,24 @@ impl NestingMock {
             Ok(()) | Err(_) => {}
         }
         let listener = UnixListener::bind(socket)?;
+        Ok(Self::serve(Listener::Unix(listener), hypervisor, options))
+    }
+
+    /// Listens at a port of this machine.
+    ///
+    /// # Errors
+    /// The system's, if the listener cannot be used.
+    pub fn start_tcp(
+        listener: std::net::TcpListener,
+        hypervisor: Arc<dyn Hypervisor>,
+        options: Options,
+    ) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        Ok(Self::serve(Listener::Tcp(listener), hypervisor, options))
+    }
+
+    fn serve(listener: Listener, hypervisor: Arc<dyn Hypervisor>, options: Options) -> Self {
         let state = State { initialized: options.initialized, ..State::default() };
         let shared = Arc::new(Shared {
             options,
@@ -94,7 +113,7 @@ impl NestingMock {
             released: watch::Sender::new(false),
         });
         let serving = tokio::spawn(server::serve(listener, Arc::clone(&shared)));
-        Ok(Self { shared, serving })
+        Self { shared, serving }
     }
 
     /// The machines that there are.
@@ -142,7 +161,26 @@ impl NestingMock {
     pub fn plant(&self, id: &str, slot: Option<i32>) {
         let machine =
             MachineView { id: id.to_owned(), image: "planted".to_owned(), addr: String::new(), slot };
-        self.shared.lock().machines.insert(id.to_owned(), machine);
+        let mut state = self.shared.lock();
+        state.machines.insert(id.to_owned(), machine);
+        if let Some(slot) = slot {
+            state.slots.insert(slot, id.to_owned());
+        }
+    }
+
+    /// Has a machine that does not run, as after a restart of the host. The daemon lists none while there is one.
+    pub fn plant_stopped(&self, id: &str) {
+        self.shared.lock().without_address.insert(id.to_owned());
+    }
+
+    /// Removes a machine without the daemon, which goes on counting on it. Whether there was one of this id.
+    #[must_use]
+    pub fn vanish(&self, id: &str) -> bool {
+        let known = self.shared.lock().machines.remove(id).is_some();
+        if known {
+            self.shared.hypervisor.end(id);
+        }
+        known
     }
 
     /// Ends what stands behind a machine, which the daemon does not notice. Whether there was one of this id.
@@ -155,9 +193,11 @@ impl NestingMock {
         known
     }
 
-    /// Forgets that it was initialised, as after a restart of the daemon.
-    pub fn forget_settings(&self) {
-        self.shared.lock().initialized = false;
+    /// Forgets that it was initialised and which machine has which slot, as after a restart of the daemon.
+    pub fn forget(&self) {
+        let mut state = self.shared.lock();
+        state.initialized = false;
+        state.slots.clear();
     }
 }
 

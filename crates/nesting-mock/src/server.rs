@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,7 +11,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tonic::body::Body;
@@ -30,15 +32,26 @@ struct Unary<F>(Option<F>);
 
 type Answering<A> = Pin<Box<dyn Future<Output = Result<Response<A>, Status>> + Send>>;
 
-pub(crate) async fn serve(listener: UnixListener, shared: Arc<Shared>) {
+/// Where the daemon listens.
+pub(crate) enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+/// A connection, of either kind.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+pub(crate) async fn serve(listener: Listener, shared: Arc<Shared>) {
     // Ends the connections with the daemon.
     let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
+    while let Ok(stream) = listener.accept().await {
         connections.spawn(connection(stream, Arc::clone(&shared)));
     }
 }
 
-async fn connection(stream: UnixStream, shared: Arc<Shared>) {
+async fn connection(stream: Box<dyn Stream>, shared: Arc<Shared>) {
     let cut = Arc::new(Notify::new());
     let service = {
         let cut = Arc::clone(&cut);
@@ -60,27 +73,29 @@ async fn answer(
 ) -> Result<http::Response<Body>, Infallible> {
     let method = request.uri().path().strip_prefix("/nesting.Nesting/").unwrap_or_default().to_owned();
     let fault = shared.lock().called(&method);
-    match fault {
-        Some(Fault::Fail(message)) => return Ok(Status::internal(message).into_http()),
+    match fault.clone() {
+        // What a daemon's hypervisor says has no code of its own.
+        Some(Fault::Fail(message)) => return Ok(Status::unknown(message).into_http()),
         Some(Fault::Cut) => {
             cut.notify_one();
             return std::future::pending().await;
         }
-        Some(Fault::Hold) => {
-            // The sender lives as long as what is shared.
-            let _ = shared.released.subscribe().wait_for(|released| *released).await;
-        }
+        // A machine that is held is there already, and boots.
+        Some(Fault::Hold) if method == "Create" => {}
+        Some(Fault::Hold) => shared.release().await,
         None => {}
     }
+    let held = fault == Some(Fault::Hold);
     Ok(match method.as_str() {
         "Init" => unary(request, |asked| async move { shared.init(asked) }).await,
         "Create" if shared.options.without_slots => {
-            unary(request, |asked| async move { shared.create(asked).await.map(|(machine, _)| machine) })
-                .await
+            let create =
+                move |asked| async move { shared.create(asked, held).await.map(|(machine, _)| machine) };
+            unary(request, create).await
         }
         "Create" => {
-            let create = |asked| async move {
-                let (machine, stomped_vm_id) = created(shared, asked).await?;
+            let create = move |asked| async move {
+                let (machine, stomped_vm_id) = created(shared, asked, held).await?;
                 Ok(CreateResponse { vm: Some(machine), stomped_vm_id })
             };
             unary(request, create).await
@@ -96,8 +111,9 @@ async fn answer(
 async fn created(
     shared: Arc<Shared>,
     asked: CreateRequest,
+    held: bool,
 ) -> Result<(VirtualMachine, Option<String>), Status> {
-    let making = tokio::spawn(async move { shared.create(asked).await });
+    let making = tokio::spawn(async move { shared.create(asked, held).await });
     making.await.unwrap_or_else(|error| Err(Status::internal(error.to_string())))
 }
 
@@ -112,6 +128,17 @@ where
 {
     let mut grpc = tonic::server::Grpc::new(ProstCodec::<A, Q>::default());
     grpc.unary(Unary(Some(method)), request).await
+}
+
+// === impl Listener ===
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+            Self::Tcp(listener) => Box::new(listener.accept().await?.0),
+        })
+    }
 }
 
 // === impl Unary ===
@@ -158,39 +185,58 @@ impl Shared {
         Ok(InitResponse {})
     }
 
-    async fn create(&self, asked: CreateRequest) -> Result<(VirtualMachine, Option<String>), Status> {
+    async fn create(
+        &self,
+        asked: CreateRequest,
+        held: bool,
+    ) -> Result<(VirtualMachine, Option<String>), Status> {
         self.needs_settings()?;
         let CreateRequest { name: image, slot } = asked;
         let slot = slot.filter(|_| !self.options.without_slots);
         let (id, stomped) = {
             let mut state = self.lock();
             state.images.push(image.clone());
-            let stomped = slot.and_then(|slot| state.holder(slot));
+            let stomped = slot.and_then(|slot| state.slots.get(&slot).cloned());
             if let Some(stomped) = &stomped {
-                state.machines.remove(stomped);
+                if !state.remove(stomped) {
+                    return Err(Status::unknown(format!("clearing slot: no vm ({stomped}) found")));
+                }
                 self.hypervisor.end(stomped);
             }
-            if state.machines.len() + state.coming >= self.options.most {
+            if state.count() >= self.options.most {
                 let most = self.options.most;
-                return Err(Status::internal(format!("the host runs {most} virtual machines already")));
+                return Err(Status::unknown(format!("the host runs {most} virtual machines already")));
             }
-            state.coming += 1;
             state.made += 1;
-            (format!("vm{}", state.made), stomped)
+            let id = format!("vm{}", state.made);
+            state.without_address.insert(id.clone());
+            (id, stomped)
         };
+        if held {
+            self.release().await;
+        }
         let started = self.hypervisor.start(&id, &image).await;
         let mut state = self.lock();
-        state.coming -= 1;
-        let addr = started.map_err(Status::internal)?;
+        state.without_address.remove(&id);
+        let addr = started.map_err(Status::unknown)?;
         let machine = MachineView { id: id.clone(), image: image.clone(), addr: addr.clone(), slot };
         state.machines.insert(id.clone(), machine);
+        if let Some(slot) = slot {
+            state.slots.insert(slot, id.clone());
+        }
         Ok((VirtualMachine { id, name: image, addr }, stomped))
+    }
+
+    /// Waits until what is held may go on.
+    async fn release(&self) {
+        // The sender lives as long as what is shared.
+        let _ = self.released.subscribe().wait_for(|released| *released).await;
     }
 
     fn delete(&self, asked: &DeleteRequest) -> Result<DeleteResponse, Status> {
         self.needs_settings()?;
-        if self.lock().machines.remove(&asked.id).is_none() {
-            return Err(Status::internal(format!("no virtual machine {}", asked.id)));
+        if !self.lock().remove(&asked.id) {
+            return Err(Status::unknown(format!("no vm ({}) found", asked.id)));
         }
         self.hypervisor.end(&asked.id);
         Ok(DeleteResponse {})
@@ -198,15 +244,25 @@ impl Shared {
 
     fn list(&self) -> Result<ListResponse, Status> {
         self.needs_settings()?;
-        let machines: Vec<MachineView> = self.lock().machines.values().cloned().collect();
-        let vms = machines.into_iter();
+        let state = self.lock();
+        // The daemon asks Tart for each address.
+        if let Some(id) = state.without_address.first() {
+            return Err(Status::unknown(format!(
+                "getting \"{id}\" addr: fetching address: ip {id} --wait 1: exit status 1 (no IP address found, is your \
+                 virtual machine running?\n)"
+            )));
+        }
+        let vms = state.machines.values().cloned();
         let vms = vms.map(|MachineView { id, image, addr, .. }| VirtualMachine { id, name: image, addr });
         Ok(ListResponse { vms: vms.collect() })
     }
 
     fn shutdown(&self) -> Result<ShutdownResponse, Status> {
-        self.needs_settings()?;
         let mut state = self.lock();
+        if !state.initialized {
+            // In these words.
+            return Err(Status::failed_precondition("already initialized"));
+        }
         state.initialized = false;
         for id in std::mem::take(&mut state.machines).into_keys() {
             self.hypervisor.end(&id);

@@ -1,6 +1,6 @@
 //! What the daemon remembers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A machine, as a test sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +30,10 @@ pub enum Fault {
 pub(crate) struct State {
     pub(crate) initialized: bool,
     pub(crate) machines: BTreeMap<String, MachineView>,
-    /// Machines that are being made.
-    pub(crate) coming: usize,
+    /// Machines that are being made, or do not run: the hypervisor knows them, and no address of theirs.
+    pub(crate) without_address: BTreeSet<String>,
+    /// The machine that was made last for each slot, until the daemon itself has removed it.
+    pub(crate) slots: BTreeMap<i32, String>,
     pub(crate) made: u32,
     pub(crate) calls: Vec<String>,
     pub(crate) settings: Vec<String>,
@@ -48,8 +50,17 @@ impl State {
         self.faults.get_mut(method).and_then(VecDeque::pop_front)
     }
 
-    /// The machine that has a slot.
-    pub(crate) fn holder(&self, slot: i32) -> Option<String> {
-        self.machines.values().find(|machine| machine.slot == Some(slot)).map(|machine| machine.id.clone())
+    /// Forgets a machine that was removed; whether there was one.
+    pub(crate) fn remove(&mut self, id: &str) -> bool {
+        let known = self.machines.remove(id).is_some() | self.without_address.remove(id);
+        if known {
+            self.slots.retain(|_, holder| holder != id);
+        }
+        known
+    }
+
+    /// Machines that take up room on the host.
+    pub(crate) fn count(&self) -> usize {
+        self.machines.len() + self.without_address.len()
     }
 }

@@ -145,6 +145,19 @@ impl Client {
         Ok(())
     }
 
+    /// Sees that the daemon is there and has its settings. Nothing is started on its host for this, and it does not matter what
+    /// its machines do.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn prepare(&self) -> Result<(), Error> {
+        match self.init().await {
+            Ok(()) | Err(Error::AlreadyInitialized) => Ok(()),
+            Err(error) if error.is_refusal() => Err(Error::Init(Box::new(error))),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Has the daemon stop its hypervisor and forget its settings.
     ///
     /// # Errors
@@ -212,6 +225,33 @@ fn failure(call: Call, status: Status, patience: Duration) -> Error {
         (Code::FailedPrecondition, NOT_INITIALIZED) => Error::NotInitialized,
         (Code::FailedPrecondition, ALREADY_INITIALIZED) => Error::AlreadyInitialized,
         (Code::DeadlineExceeded, _) => Error::TimedOut { call, after: patience },
-        (code, message) => Error::Refused { call, code: format!("{code:?}"), message: message.to_owned() },
+        (code, message) => Error::Refused { call, code: format!("{code:?}"), message: one_line(message) },
+    }
+}
+
+/// The daemon quotes what its programs say, with their line ends: `exit status 1 (no such image\n)`.
+fn one_line(message: &str) -> String {
+    let mut line = String::with_capacity(message.len());
+    for part in message.lines().map(str::trim).filter(|part| !part.is_empty()) {
+        if !line.is_empty() && !part.starts_with(')') {
+            line.push(' ');
+        }
+        line.push_str(part);
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use test_case::test_case;
+
+    use super::*;
+
+    #[test_case("no such image" => "no such image"; "one line")]
+    #[test_case("clone a: exit status 1 (no such image\n)" => "clone a: exit status 1 (no such image)"; "a quoted line end")]
+    #[test_case("failed:\n  first\n\n  second\n" => "failed: first second"; "several")]
+    #[test_case("" => ""; "nothing")]
+    fn messages_have_one_line(message: &str) -> String {
+        one_line(message)
     }
 }

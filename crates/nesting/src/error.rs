@@ -87,6 +87,24 @@ impl Error {
             | Self::Lost { .. } => false,
         }
     }
+
+    /// Id of the machine because of which the daemon lists none at all: it has no address, as while it boots, or when its host was
+    /// restarted under it.
+    ///
+    /// Daemons ask their hypervisor for the address of each machine, and give up at the first one that has none.
+    #[must_use]
+    pub fn without_address(&self) -> Option<&str> {
+        let Self::Refused { call: Call::List, message, .. } = self else { return None };
+        let (id, rest) = message.strip_prefix("getting \"")?.split_once('"')?;
+        (!id.is_empty() && rest.starts_with(" addr")).then_some(id)
+    }
+
+    /// The daemon could not remove the machine that had the slot before, for example because there is none any more: it never forgets
+    /// that one then, and makes no other in the slot.
+    #[must_use]
+    pub fn is_of_slot(&self) -> bool {
+        matches!(self, Self::Refused { call: Call::Create, message, .. } if message.starts_with("clearing slot"))
+    }
 }
 
 // === impl Call ===

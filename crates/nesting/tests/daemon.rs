@@ -52,7 +52,7 @@ async fn a_machine_is_made_listed_and_removed() {
     let error = client.delete("vm9").await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the nesting daemon failed to delete a virtual machine: no virtual machine vm9 (Internal)"
+        "the nesting daemon failed to delete a virtual machine: no vm (vm9) found (Unknown)"
     );
 }
 
@@ -88,7 +88,7 @@ async fn settings_that_the_daemon_does_not_take_are_named_as_the_cause() {
     host.daemon.fault("Init", Fault::Fail("no such folder".to_owned()), 1);
     let error = host.client().await.list().await.unwrap_err();
     let Error::Init(source) = error else { panic!("{error:?}") };
-    assert_eq!(source.to_string(), "the nesting daemon failed to initialize: no such folder (Internal)");
+    assert_eq!(source.to_string(), "the nesting daemon failed to initialize: no such folder (Unknown)");
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn what_the_daemon_refuses_is_told_in_its_words() {
     assert!(error.is_refusal());
     assert_eq!(
         error.to_string(),
-        "the nesting daemon failed to create a virtual machine: image not found: macos-99 (Internal)"
+        "the nesting daemon failed to create a virtual machine: image not found: macos-99 (Unknown)"
     );
 }
 
@@ -155,4 +155,44 @@ async fn what_is_no_daemon_is_noticed() {
     let error = tokio::time::timeout(Duration::from_secs(20), asked).await.unwrap().unwrap_err();
     assert!(matches!(error, Error::Connect(_) | Error::Lost { .. }), "{error:?}");
     drop(other);
+}
+
+#[tokio::test]
+async fn a_machine_without_an_address_hides_the_others_and_is_named() {
+    let host = Host::start(DaemonOptions { initialized: true, ..DaemonOptions::default() });
+    host.daemon.plant_stopped("vm8");
+    let client = host.client().await;
+    let error = client.list().await.unwrap_err();
+    assert_eq!(error.without_address(), Some("vm8"));
+    assert!(error.to_string().ends_with("is your virtual machine running?) (Unknown)"), "{error}");
+    client.delete("vm8").await.unwrap();
+    assert_eq!(client.list().await.unwrap(), []);
+    let other = client.delete("vm8").await.unwrap_err();
+    assert_eq!(other.without_address(), None);
+}
+
+#[tokio::test]
+async fn a_slot_whose_machine_is_gone_is_told_apart() {
+    let host = Host::start(DaemonOptions::default());
+    let client = host.client().await;
+    let first = client.create("macos", Some(0)).await.unwrap();
+    assert!(host.daemon.vanish(&first.machine.id));
+    let error = client.create("macos", Some(0)).await.unwrap_err();
+    assert!(error.is_of_slot() && error.is_refusal(), "{error:?}");
+    assert!(!client.delete(&first.machine.id).await.unwrap_err().is_of_slot());
+    client.create("macos", None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_daemon_is_prepared_whether_it_has_its_settings_or_not() {
+    let host = Host::start(DaemonOptions::default());
+    host.daemon.plant_stopped("vm8");
+    let client = host.client().await;
+    client.prepare().await.unwrap();
+    client.prepare().await.unwrap();
+    assert_eq!(host.daemon.settings().len(), 1);
+    host.daemon.forget();
+    host.daemon.fault("Init", Fault::Fail("no such folder".to_owned()), 1);
+    assert!(matches!(client.prepare().await, Err(Error::Init(_))));
+    client.prepare().await.unwrap();
 }

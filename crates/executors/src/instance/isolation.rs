@@ -1,6 +1,6 @@
 //! Nested virtual machines: where an entry asks for it, each job gets one of its own, made by a daemon on the instance.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -136,22 +136,20 @@ impl Isolation {
     /// Removes all machines of a host that takes no jobs yet: none of them is anybody's.
     pub(crate) async fn clear(&self, host: &Client) -> Result<(), String> {
         let daemon = self.daemon(host, Duration::ZERO).await?;
-        let machines =
-            daemon.list().await.map_err(|error| format!("listing existing vms: {}", with_causes(&error)))?;
-        for machine in machines {
-            let (instance, vm) = (host.instance(), machine.id.as_str());
-            match daemon.delete(vm).await {
-                Ok(()) => tracing::info!(instance, vm, "a virtual machine of an earlier run was removed"),
-                // The next job in its slot takes its place.
-                Err(error) => {
-                    tracing::warn!(
-                        instance,
-                        vm,
-                        error = with_causes(&error),
-                        "a virtual machine of an earlier run stays"
-                    );
-                }
+        let mut tried = BTreeSet::new();
+        let machines = loop {
+            let error = match daemon.list().await {
+                Ok(machines) => break machines,
+                Err(error) => error,
+            };
+            // One that does not run, as after a restart of its host, hides all the others.
+            match error.without_address() {
+                Some(vm) if tried.insert(vm.to_owned()) => remove(&daemon, host.instance(), vm).await,
+                Some(_) | None => return Err(format!("listing existing vms: {}", with_causes(&error))),
             }
+        };
+        for machine in machines {
+            remove(&daemon, host.instance(), &machine.id).await;
         }
         Ok(())
     }
@@ -195,8 +193,8 @@ impl Isolation {
 impl Need for Isolation {
     async fn look(&self, client: &Client) -> Result<(), String> {
         let daemon = self.daemon(client, Duration::ZERO).await?;
-        daemon.list().await.map_err(|error| format!("listing existing vms: {}", with_causes(&error)))?;
-        Ok(())
+        // Machines are not asked for: there is no list of them while one boots, and that one is some other job's.
+        daemon.prepare().await.map_err(|error| with_causes(&error).to_string())
     }
 
     async fn settle(&self, client: &Client) -> Result<(), String> {
@@ -205,6 +203,22 @@ impl Need for Isolation {
 
     fn forget(&self, instance: &str) {
         self.worked(instance);
+    }
+}
+
+/// Removes a machine that is nobody's.
+async fn remove(daemon: &nesting::Client, instance: &str, vm: &str) {
+    match daemon.delete(vm).await {
+        Ok(()) => tracing::info!(instance, vm, "a virtual machine of an earlier run was removed"),
+        // The next job in its slot takes its place.
+        Err(error) => {
+            tracing::warn!(
+                instance,
+                vm,
+                error = with_causes(&error),
+                "a virtual machine of an earlier run stays"
+            );
+        }
     }
 }
 

@@ -283,7 +283,20 @@ async fn create(
     patience: Duration,
 ) -> Result<(Vm, nesting::Created), NotMade> {
     let daemon = isolation.daemon(&host, patience).await.map_err(NotMade::Unreached)?;
-    let created = match daemon.create(&image, Some(acquisition.slot())).await {
+    let made = match daemon.create(&image, Some(acquisition.slot())).await {
+        Err(error) if error.is_of_slot() => {
+            let (instance, error) = (acquisition.instance().as_str(), with_causes(&error));
+            tracing::warn!(
+                instance,
+                slot = acquisition.slot(),
+                error,
+                "the nesting daemon is asked for a virtual machine without a slot"
+            );
+            daemon.create(&image, None).await
+        }
+        made => made,
+    };
+    let created = match made {
         Ok(created) => created,
         Err(error) => {
             let on = acquisition.instance();

@@ -61,7 +61,23 @@ impl NestedHost {
         host
     }
 
-    /// Starts the daemon, which has no settings and no machines then.
+    /// A host whose daemon listens at a port of the host alone, and that address as `nesting_host` has it.
+    ///
+    /// # Panics
+    /// When OpenSSH does not start, or there is no free port.
+    #[must_use]
+    pub fn at_port() -> (Self, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+        let address = format!("tcp://{}", listener.local_addr().expect("it has an address"));
+        let machines = Arc::new(Machines::default());
+        let options = Options::default();
+        let daemon = NestingMock::start_tcp(listener, machines, options.clone()).expect("it listens already");
+        let sshd = Sshd::start();
+        let own = sshd.home().to_owned();
+        (Self { sshd, daemon: Some(daemon), own, options }, address)
+    }
+
+    /// Starts the daemon at its socket, which has no settings and no machines then.
     ///
     /// # Panics
     /// When its socket cannot be made.

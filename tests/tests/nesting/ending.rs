@@ -77,3 +77,27 @@ async fn a_machine_that_breaks_down_costs_its_own_job_only() {
     world.run(job("macos")).await.succeeded().says_not("given up");
     world.stop().await;
 }
+
+#[tokio::test]
+async fn a_host_that_goes_while_it_makes_a_machine_gives_its_job_to_another_one() {
+    let mut hosts = Hosts::start(2);
+    let world = Setup::new().runner(hosts.entry().set("autoscaler.capacity_per_instance", 1)).start().await;
+    for host in &hosts.hosts {
+        host.daemon().fault("Create", Fault::Hold, 1);
+    }
+    let waiting = world.enqueue(job("macos"));
+    let asked = |hosts: &Hosts| hosts.hosts.iter().position(|host| host.daemon().calls_of("Create") == 1);
+    eventually("a machine is made", || asked(&hosts).is_some()).await;
+    let [goes, stays] = if asked(&hosts) == Some(0) { [0, 1] } else { [1, 0] };
+    hosts.hosts[stays].daemon().release();
+    hosts.hosts[goes].sshd.stop();
+    world
+        .finished(&waiting)
+        .await
+        .succeeded()
+        .says("the connection to the nesting daemon broke when it was to create a virtual machine")
+        .says("is given up; another one is taken.");
+    hosts.hosts[goes].daemon().release();
+    hosts.hosts[goes].sshd.launch();
+    world.stop().await;
+}

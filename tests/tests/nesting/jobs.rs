@@ -1,8 +1,8 @@
 //! Jobs that go well, and images that are chosen for them.
 
-use drover_tests::{Finished, NESTED_USER, Setup};
+use drover_tests::{Entry, Finished, NESTED_USER, NestedHost, Setup};
 use gitlab_mock::JobBuilder;
-use nesting_mock::Options;
+use nesting_mock::{Fault, Options};
 
 use crate::world::{Hosts, gated, job, open_gate, runs};
 
@@ -128,5 +128,45 @@ async fn a_machine_is_logged_in_to_with_a_key_as_well() {
     runs(&world, &running).await;
     open_gate(&world);
     world.finished(&running).await.succeeded();
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_daemon_at_a_port_of_its_host_is_reached_as_one_at_a_socket() {
+    let (host, address) = NestedHost::at_port();
+    let entry = Entry::machines("mac", [&host.sshd]).nested(host.sshd.home());
+    let entry = entry.set("autoscaler.vm_isolation.nesting_host", address);
+    let world = Setup::new().runner(entry).start().await;
+    world.run(job("macos")).await.succeeded().has_line(NESTED_USER);
+    drover_tests::eventually("no virtual machine is left", || host.daemon().machines().is_empty()).await;
+    assert_eq!(host.daemon().images(), ["macos"]);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_machine_that_takes_long_to_boot_is_in_no_other_jobs_way() {
+    let hosts = Hosts::start(1);
+    let daemon = hosts.hosts[0].daemon();
+    let world = Setup::new().runner(hosts.entry()).start().await;
+    daemon.fault("Create", Fault::Hold, 1);
+    let slow = world.enqueue(job("macos-slow"));
+    drover_tests::eventually("it boots", || daemon.images() == ["macos-slow"]).await;
+    world.run(job("macos")).await.succeeded().says_not("given up");
+    daemon.release();
+    world.finished(&slow).await.succeeded();
+    hosts.empty().await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn machines_that_do_not_run_are_removed_from_a_host_before_it_takes_jobs() {
+    let hosts = Hosts::with(1, &Options { initialized: true, ..Options::default() });
+    let daemon = hosts.hosts[0].daemon();
+    // As many as a host can have, so that nothing is made while one is there.
+    daemon.plant_stopped("stopped1");
+    daemon.plant_stopped("stopped2");
+    let world = Setup::new().runner(hosts.entry()).start().await;
+    world.run(job("macos")).await.succeeded();
+    world.logs(&["a virtual machine of an earlier run was removed", "stopped2"]).await;
     world.stop().await;
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail them")]
 
+mod cloud;
 mod containers;
 mod ending;
 mod failures;

@@ -165,7 +165,10 @@ async fn nesting(runner: &Runner, base: &Path, client: &Client) -> Vec<Finding> 
     let what = match asked {
         Ok(machines) => format!("has {} virtual machines", machines.len()),
         Err(nesting::Error::NotInitialized) => "is not initialized yet, which the manager does".to_owned(),
-        Err(error) => return bad(format!("the nesting daemon at {at} on {on}: {}", with_causes(&error))),
+        Err(error) => match error.without_address() {
+            Some(id) => format!("has a virtual machine without an address ({id})"),
+            None => return bad(format!("the nesting daemon at {at} on {on}: {}", with_causes(&error))),
+        },
     };
     vec![
         Finding::good(NESTING, format!("the nesting daemon at {at} on {on} answers: it {what}")),

@@ -102,7 +102,7 @@ impl Pusher {
         }
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::mem::replace(&mut *said, true) {
-            tracing::info!(%error, "key_path is used without EC2 Instance Connect");
+            tracing::info!(%error, "key_path or password is used without EC2 Instance Connect");
         }
         Ok(asked + WITHOUT_PUSH)
     }

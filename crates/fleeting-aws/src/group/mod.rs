@@ -237,10 +237,10 @@ impl InstanceGroup for AwsGroup {
             }
             return Ok(info);
         }
-        if info.settings.password.is_none()
-            && let Some(pusher) = self.pusher.get()
-        {
-            pusher.equip(&mut info, &details.zone, fixed.key_pem.is_some());
+        if let Some(pusher) = self.pusher.get() {
+            // A password may be meant for `sudo` alone, so the key comes first, as with GitLab Runner.
+            let another_way = fixed.key_pem.is_some() || fixed.password.is_some();
+            pusher.equip(&mut info, &details.zone, another_way);
         }
         Ok(info)
     }

@@ -128,6 +128,28 @@ async fn a_fresh_key_is_let_in_right_before_the_login() {
 }
 
 #[tokio::test]
+async fn a_password_leaves_the_key_its_way_in_and_is_enough_without_it() {
+    let (cloud, group) = with_servers().await;
+    group.increase(1).await;
+    let id = running(&group, 1).await.remove(0);
+    let fixed = ConnectorSettings { password: Some("not the login's".into()), ..settings() };
+    let group = cloud.build_with(&fixed).await;
+    group.update().await.unwrap();
+    let info = group.connect_info(&id).await.unwrap();
+    dial(&info, &DialOptions::default(), &mut |_| {}).await.unwrap();
+    assert_eq!(cloud.aws.calls_of("SendSSHPublicKey"), 1);
+    // Without the permission the password is all that there is, and no error.
+    cloud.aws.fail("SendSSHPublicKey", Fault::AccessDenied, None);
+    let group = cloud.build_with(&fixed).await;
+    group.update().await.unwrap();
+    let mut info = group.connect_info(&id).await.unwrap();
+    info.settings.timeout = Some(Duration::from_secs(3));
+    let error = dial(&info, &DialOptions::default(), &mut |_| {}).await.unwrap_err();
+    let text = format!("{error:?}");
+    assert!(text.contains("Authentication") && !text.contains("the IAM policy lacks"), "{text}");
+}
+
+#[tokio::test]
 async fn a_terminated_instance_is_given_up_at_once() {
     let (cloud, group) = with_servers().await;
     group.increase(1).await;
@@ -139,7 +161,10 @@ async fn a_terminated_instance_is_given_up_at_once() {
     cloud.aws.terminate(id.as_str(), "an instance was taken out of service in response to a user request.");
     let error = dial(&info, &DialOptions::default(), &mut |_| {}).await.unwrap_err();
     let DialError::Renewal { source: RenewalError::Gone(why), .. } = &error else { panic!("{error:?}") };
-    assert!(why.contains("ec2-instance-connect:SendSSHPublicKey"), "{why}");
+    assert!(
+        why.contains("ec2-instance-connect:SendSSHPublicKey: Instance is not in a valid state"),
+        "in the words of AWS: {why}"
+    );
     drop(server);
     until(&group, "it is gone", |listing| listing.iter().all(|line| line.id != id)).await;
     assert!(matches!(group.connect_info(&id).await, Err(GroupError::NotFound { .. })));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use tokio::net::TcpListener;
@@ -51,11 +51,14 @@ async fn json(inner: &Inner, action: &str, body: &[u8]) -> Response {
         Ok(()) => connect::send_ssh_public_key(inner, action, body).await,
         Err(fault) => Err(fault),
     };
-    let kind = [(header::CONTENT_TYPE, "application/x-amz-json-1.1")];
+    let kind = [
+        (header::CONTENT_TYPE, "application/x-amz-json-1.1"),
+        (HeaderName::from_static("x-amzn-requestid"), REQUEST_ID),
+    ];
     match outcome {
         Ok(answer) => (kind, answer.to_string()).into_response(),
         Err(error) => {
-            let body = serde_json::json!({ "__type": error.code, "message": error.message });
+            let body = serde_json::json!({ "__type": error.code, "Message": error.message });
             (status(error.status), kind, body.to_string()).into_response()
         }
     }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-
 /// The bounds of a job and its stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {

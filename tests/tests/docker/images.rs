@@ -66,7 +66,8 @@ async fn an_image_that_is_nowhere_is_the_users_mistake_and_a_registry_that_is_do
         .run(job("127.0.0.1:1/x:1"))
         .await
         .failed("runner_external_dependency_failure", None)
-        .says("(attempt #2), retrying");
+        .says("(attempt #1), retrying")
+        .says_not("(attempt #3)");
     world.stop().await;
 }
 

@@ -158,7 +158,7 @@ async fn a_registry_that_comes_back_in_time_does_not_fail_the_job() {
     let world = world(|entry| entry.set("docker.pull_policy", "always")).await;
     let config = auths(&registry.address, Registry::PASSWORD);
     let job = world.enqueue(job(&image).masked_variable("DOCKER_AUTH_CONFIG", config));
-    world.says(&job, "(attempt #2), retrying").await;
+    world.says(&job, "(attempt #1), retrying").await;
     registry.open();
     world.finished(&job).await.succeeded().has_line("it runs");
     world.stop().await;

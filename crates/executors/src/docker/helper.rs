@@ -19,7 +19,7 @@ use crate::PrepareError;
 const REPOSITORY: &str = "drover-helper";
 /// GitLab Runner's published image, and the version whose commands are known here.
 const PUBLISHED: &str = "registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper";
-const PUBLISHED_VERSION: &str = "v19.4.0";
+const PUBLISHED_VERSION: &str = "v19.3.0";
 /// Where packages put archives.
 const FOLDERS: [&str; 2] = ["/usr/lib/drover/helper-images", "/usr/local/lib/drover/helper-images"];
 /// Endings of archives that engines unpack.
@@ -200,10 +200,10 @@ mod tests {
 
     use super::*;
 
-    #[test_case("", "amd64", false, "x86_64-v19.4.0"; "the default")]
-    #[test_case("alpine", "armv7l", false, "arm-v19.4.0"; "alpine is not named")]
-    #[test_case("ubuntu", "aarch64", false, "ubuntu-arm64-v19.4.0"; "another flavour")]
-    #[test_case("ubuntu", "s390x", true, "ubuntu-s390x-v19.4.0-pwsh"; "with powershell")]
+    #[test_case("", "amd64", false, "x86_64-v19.3.0"; "the default")]
+    #[test_case("alpine", "armv7l", false, "arm-v19.3.0"; "alpine is not named")]
+    #[test_case("ubuntu", "aarch64", false, "ubuntu-arm64-v19.3.0"; "another flavour")]
+    #[test_case("ubuntu", "s390x", true, "ubuntu-s390x-v19.3.0-pwsh"; "with powershell")]
     fn the_published_image_has_the_tag_of_flavour_and_processor(
         flavor: &str,
         arch: &str,

@@ -190,7 +190,6 @@ impl<'a> Images<'a> {
         loop {
             match self.pull(name, platform).await {
                 Err(failure) if failure.class == Class::External && attempt < TRIES => {
-                    attempt += 1;
                     self.log.line(
                         LineKind::Warning,
                         format_args!(
@@ -198,6 +197,7 @@ impl<'a> Images<'a> {
                             failure.text
                         ),
                     );
+                    attempt += 1;
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }

@@ -187,7 +187,8 @@ impl Preparation<'_> {
         };
         let project = context.project_dir();
         let (prefix, folders) = match alone {
-            Some(true) => (format!("mkdir -p {}\n", quoted(&project)), None),
+            // As the helper makes it: the commands may go on as somebody else.
+            Some(true) => (format!("( umask 0000; mkdir -p {} )\n", quoted(&project)), None),
             Some(false) => (String::new(), folders(&[&project, &context.temp_dir()])),
             None => (String::new(), None),
         };

@@ -7,6 +7,7 @@ mod autoscaled;
 mod basics;
 mod cost;
 mod endpoints;
+mod foreign_helper;
 mod images;
 mod inner;
 mod labels;

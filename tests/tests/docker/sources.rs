@@ -23,6 +23,41 @@ async fn a_checkout_is_kept_for_the_next_job_and_belongs_to_everybody() {
     world.stop().await;
 }
 
+/// What Git LFS keeps beside the repository, and its name there.
+const BALLAST: (&str, &str) =
+    ("ballast\n", "b35b903d7184ce23c41558c96937f685e436b864f032c3ef4628ff61b8080476");
+
+#[tokio::test]
+async fn files_of_git_lfs_are_there_as_files() {
+    // A store that git-lfs reaches without a server: a repository that the helper has mounted.
+    let store = tempfile::tempdir().unwrap();
+    drover_tests::git(store.path(), &["init", "--quiet", "--bare", "."]);
+    let (content, oid) = BALLAST;
+    let object = store.path().join("lfs/objects").join(&oid[..2]).join(&oid[2..4]);
+    std::fs::create_dir_all(&object).unwrap();
+    std::fs::write(object.join(oid), content).unwrap();
+    let volume = format!("{}:/store:ro", store.path().display());
+    let world =
+        world(|entry| entry.set("docker.network_mode", "host").set("docker.volumes", vec![volume])).await;
+    let repository = world.gitlab.create_repository("harbour/ferry").await.unwrap();
+    let pointer =
+        format!("version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {}\n", content.len());
+    let files = [
+        (".gitattributes", "*.bin filter=lfs diff=lfs merge=lfs -text\n"),
+        (".lfsconfig", "[lfs]\n\turl = file:///store\n"),
+        ("hold.bin", &pointer),
+    ];
+    repository.commit("main", files, "ballast").await.unwrap();
+    let job = JobBuilder::new("lfs")
+        .repository(&repository)
+        .variable("GIT_STRATEGY", "clone")
+        .script(["cat hold.bin"]);
+    world.run(job.clone()).await.succeeded().has_line("ballast").says_not("oid sha256");
+    let unwanted = job.variable("GIT_LFS_SKIP_SMUDGE", "1");
+    world.run(unwanted).await.succeeded().lacks_line("ballast").says(&format!("oid sha256:{oid}"));
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn the_helper_goes_when_the_commands_begin_unless_it_saves_something_after_them() {
     let world = world(|entry| entry.set("docker.network_mode", "host")).await;

@@ -221,6 +221,12 @@ impl Client {
             UpdateOutcome::Failed(error) => {
                 tracing::warn!(job = job.id, state = ?update.state, correlation_id, error = error.report(), "failed to report the job");
             }
+            // GitLab repeats what it has just been told.
+            UpdateOutcome::Abort
+                if update.state == request::JobState::Failed && reply.remote == RemoteState::Failed =>
+            {
+                tracing::debug!(job = job.id, state = ?update.state, correlation_id, "reported the job");
+            }
             UpdateOutcome::Abort | UpdateOutcome::NotFound | UpdateOutcome::TraceMismatch => {
                 tracing::warn!(job = job.id, state = ?update.state, correlation_id, outcome = ?reply.outcome, "reporting the job");
             }

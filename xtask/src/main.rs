@@ -1,9 +1,11 @@
 //! Tasks of the repository. `cargo xtask ci` is what continuous integration runs, and nothing else.
 
+mod failures;
 mod helper;
 mod needs;
 mod patience;
 mod purity;
+mod space;
 mod steps;
 
 use std::process::ExitCode;

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -76,8 +76,9 @@ pub struct Counted {
 impl Engine {
     /// The engine of this test process.
     pub fn shared() -> &'static Self {
-        static ENGINE: OnceLock<Engine> = OnceLock::new();
-        ENGINE.get_or_init(Self::start)
+        // One that does not start is not tried again: the first test that needs it says why, and the others fail at once.
+        static ENGINE: LazyLock<Engine> = LazyLock::new(Engine::start);
+        &ENGINE
     }
 
     fn start() -> Self {

@@ -10,6 +10,7 @@ Examples:
   drover-benches log --bin-dir target/release --runs 5
   drover-benches idle --idle-seconds 10
   drover-benches docker --samples 10 --docker-image alpine:latest
+  drover-benches layout --bin-dir target/dist > target/dist/drover.order
   drover-benches against --against /usr/bin/gitlab-runner --runs 3";
 
 /// Measures the manager process of a whole run, and shows the figures beside the goals.
@@ -63,6 +64,9 @@ pub(crate) enum Work {
     /// Drover and GitLab Runner in turn, with jobs on a machine that both reach over SSH; not part of `all`, because it needs the
     /// latter, and OpenSSH's server
     Against,
+    /// No figures: the names of the functions that a manager runs, for the linker (docs/performance.md); not part of `all`, because
+    /// it needs valgrind
+    Layout,
     /// One scaling decision over 10,000 instances and 100,000 claims
     Decision,
 }
@@ -83,6 +87,7 @@ impl Work {
             | Self::Sleeping
             | Self::Docker
             | Self::Against
+            | Self::Layout
             | Self::Decision) => {
                 vec![one]
             }
@@ -106,7 +111,7 @@ mod tests {
         let all = Work::All.each();
         let others = Work::value_variants()
             .iter()
-            .filter(|work| !matches!(work, Work::All | Work::Docker | Work::Against));
+            .filter(|work| !matches!(work, Work::All | Work::Docker | Work::Against | Work::Layout));
         assert!(others.clone().all(|work| all.contains(work)));
         assert_eq!(all.len(), others.count());
     }

@@ -46,12 +46,17 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         | Work::Idle
         | Work::Sleeping
         | Work::Docker
-        | Work::Against => Some(Programs::find(arguments.bin_dir.as_deref())?),
+        | Work::Against
+        | Work::Layout => Some(Programs::find(arguments.bin_dir.as_deref())?),
     };
     if let (Work::Against, Some(programs), Some(upstream)) = (arguments.work, &programs, &arguments.against) {
         let table = works::against::measure(programs, upstream, arguments).await?;
         let mut stdout = std::io::stdout().lock();
         return writeln!(stdout, "{table}").context("failed to print the table");
+    }
+    if let (Work::Layout, Some(programs)) = (arguments.work, &programs) {
+        let names = works::layout::names(programs).await?;
+        return std::io::stdout().lock().write_all(names.as_bytes()).context("failed to print the names");
     }
     for work in arguments.work.each() {
         let before = process::load_average();
@@ -64,7 +69,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
             (Work::Idle, Some(programs)) => works::idle::measure(programs, arguments.idle_seconds).await,
             (Work::Sleeping, Some(programs)) => works::sleeping::measure(programs).await,
             (Work::Docker, Some(programs)) => works::docker::measure(programs, arguments).await,
-            (Work::All | Work::Against, _) | (_, None) => Ok(Vec::new()),
+            (Work::All | Work::Against | Work::Layout, _) | (_, None) => Ok(Vec::new()),
         };
         let load = format!("{before} - {}", process::load_average());
         match rows.with_context(|| format!("failed to measure {work:?}")) {

@@ -21,8 +21,8 @@ const TOKEN: &str = "glrt-bench000000000000000";
 const CAPACITY_PER_INSTANCE: u32 = 5;
 /// For a server to listen.
 const START_PATIENCE: Duration = Duration::from_secs(30);
-/// For a manager to end when it has no jobs.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// For a manager to end when it has no jobs; in `callgrind` it is slow.
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
 /// For the first jobs, which wait for their instances.
 const WARM_UP_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -48,6 +48,8 @@ pub(crate) struct Setting {
     pub(crate) on_a_machine: bool,
     /// GitLab Runner, in place of Drover.
     pub(crate) upstream: Option<PathBuf>,
+    /// The manager runs in `callgrind`, which writes to this file what was called.
+    pub(crate) traced: Option<PathBuf>,
 }
 
 /// The engine of container jobs.
@@ -88,6 +90,11 @@ impl Programs {
         };
         Ok(Self { drover: program("drover")?, gitlab_mock: program("gitlab-mock")? })
     }
+
+    /// The manager.
+    pub(crate) fn drover(&self) -> &Path {
+        &self.drover
+    }
 }
 
 // === impl Setting ===
@@ -102,6 +109,7 @@ impl Setting {
             containers: None,
             on_a_machine: false,
             upstream: None,
+            traced: None,
         }
     }
 
@@ -200,12 +208,21 @@ impl Scene {
 
         let machine = if setting.on_a_machine { Some(Machine::start(folder.path()).await?) } else { None };
         let config = folder.path().join("config.toml");
-        let text = setting.config(mock.url(), folder.path(), machine.as_ref());
+        let mut text = setting.config(mock.url(), folder.path(), machine.as_ref());
+        if setting.traced.is_some() {
+            // An instance is the running program once more, which is valgrind then.
+            let drover = programs.drover.display();
+            text.push_str(&format!("    [runners.autoscaler.plugin_config]\n      program = \"{drover}\"\n"));
+        }
         std::fs::write(&config, text).context("failed to write a configuration")?;
         std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o600))?;
         let log = std::fs::File::create(folder.path().join("manager.log"))?;
         let program = setting.upstream.as_ref().unwrap_or(&programs.drover);
-        let manager = Command::new(program)
+        let mut manager = match &setting.traced {
+            Some(file) => traced(program, file),
+            None => Command::new(program),
+        };
+        let manager = manager
             .args(["run", "--config"])
             .arg(&config)
             .current_dir(folder.path())
@@ -243,6 +260,16 @@ impl Scene {
         let lines: Vec<&str> = text.lines().rev().take(10).collect();
         format!("the end of the manager's log:\n{}", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
     }
+}
+
+/// The program in `callgrind`, with the names of its functions as the linker knows them.
+fn traced(program: &Path, file: &Path) -> Command {
+    let mut valgrind = Command::new("valgrind");
+    valgrind
+        .args(["--quiet", "--tool=callgrind", "--demangle=no"])
+        .arg(format!("--callgrind-out-file={}", file.display()))
+        .arg(program);
+    valgrind
 }
 
 /// The address that the server took, as its first line says it.

@@ -113,6 +113,8 @@ pub async fn run_job(run: JobRun) -> JobReport {
     let uploader = Uploader::start(log.clone(), gitlab, upload);
 
     let supported = run.received.job.features.failure_reasons.clone();
+    // The context has its own; a payload is not kept twice for as long as the job runs.
+    drop(run.received);
     let (result, place) = match context {
         Err(setup) => {
             let failure = setup.failure();

@@ -346,7 +346,8 @@ fn helper_archive() -> PathBuf {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/helper-image/build.sh");
     let time = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
     let parts = [helper.as_path(), Path::new(script)];
-    if time(&archive).is_none_or(|built| parts.iter().any(|part| time(part).is_some_and(|time| time > built))) {
+    if time(&archive).is_none_or(|built| parts.iter().any(|part| time(part).is_some_and(|time| time > built)))
+    {
         let done = Command::new("sh").arg(script).args([&helper, &archive]).output().expect("tests need sh");
         // What is missing is for the test to say.
         let _ = std::io::stderr().write_all(&done.stderr);

@@ -1,5 +1,6 @@
 //! Tasks of the repository. `cargo xtask ci` is what continuous integration runs, and nothing else.
 
+mod dist;
 mod failures;
 mod helper;
 mod needs;
@@ -27,10 +28,12 @@ Tasks:
   deny     licences, bans and sources of dependencies
 
   helper   the static helpers for instances, to target/lib/drover/helper; not part of ci
+  dist     the programs as they are handed out, to target/dist: linked for little memory (needs valgrind); not part of ci
 
 Examples:
   cargo xtask ci
   cargo xtask test
+  cargo xtask helper dist
 ";
 
 fn main() -> ExitCode {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use crate::patience::patiently;
-use crate::{failures, helper, needs, purity, space};
+use crate::{dist, failures, helper, needs, purity, space};
 
 /// What all of it needs on the disk, from nothing built to everything tested, in bytes. Measured: 5.2 GiB are built without data for
 /// debuggers, as `.ci/run` does (7.5 GiB with them), 1.2 GiB are files of tests at one time, and sources take 1 GiB.
@@ -38,6 +38,7 @@ pub(crate) fn run(task: &str) -> Result<()> {
         }
         "deny" => timed(task, deny),
         "helper" => timed(task, helper::build),
+        "dist" => timed(task, dist::build),
         unknown => bail!("no task is called `{unknown}`; `cargo xtask --help` lists them"),
     }
 }

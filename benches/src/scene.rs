@@ -115,20 +115,23 @@ impl Setting {
 
     fn config(&self, url: &str, folder: &Path, machine: Option<&Machine>) -> String {
         let Self { concurrency, output_limit, .. } = self;
-        if let Some(machine) = machine {
-            let (folder, tables) = (folder.display(), machine.tables());
-            return format!(
-                r#"concurrent = {concurrency}
+        let head = format!(
+            r#"concurrent = {concurrency}
 check_interval = 1
 [[runners]]
   name = "bench"
   url = "{url}"
   token = "{TOKEN}"
-  executor = "instance"
+  request_concurrency = {concurrency}
+"#
+        );
+        if let Some(machine) = machine {
+            let (folder, tables) = (folder.display(), machine.tables());
+            return format!(
+                r#"{head}  executor = "instance"
   shell = "bash"
   builds_dir = "{folder}/builds"
   cache_dir = "{folder}/cache"
-  request_concurrency = {concurrency}
   output_limit = {output_limit}
   [runners.autoscaler]
     capacity_per_instance = {concurrency}
@@ -141,14 +144,7 @@ check_interval = 1
         if let Some(Containers { socket, image, .. }) = &self.containers {
             let socket = socket.display();
             return format!(
-                r#"concurrent = {concurrency}
-check_interval = 1
-[[runners]]
-  name = "bench"
-  url = "{url}"
-  token = "{TOKEN}"
-  executor = "docker"
-  request_concurrency = {concurrency}
+                r#"{head}  executor = "docker"
   [runners.docker]
     host = "unix://{socket}"
     image = "{image}"
@@ -159,15 +155,8 @@ check_interval = 1
         }
         let instances = concurrency.div_ceil(CAPACITY_PER_INSTANCE);
         format!(
-            r#"concurrent = {concurrency}
-check_interval = 1
-[[runners]]
-  name = "bench"
-  url = "{url}"
-  token = "{TOKEN}"
-  executor = "instance"
+            r#"{head}  executor = "instance"
   shell = "sh"
-  request_concurrency = {concurrency}
   output_limit = {output_limit}
   [runners.autoscaler]
     plugin = "local"

@@ -1,11 +1,11 @@
 //! The programs as they are handed out: optimised at link time, and `drover` with the functions that a manager runs side by side.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::steps::{program, say};
+use crate::steps::{program, say, starts, target_dir};
 
 /// What is built by one call of cargo each: packages that are built together have the features that any of them asks for.
 const PROGRAMS: [&[&str]; 3] = [
@@ -18,7 +18,7 @@ const PROGRAMS: [&[&str]; 3] = [
 pub(crate) fn build() -> Result<()> {
     // The linker whose option this is is Rust's on this platform only.
     let ordered = cfg!(all(target_os = "linux", target_arch = "x86_64"));
-    if ordered && !Command::new("valgrind").arg("--version").output().is_ok_and(|out| out.status.success()) {
+    if ordered && !starts("valgrind") {
         bail!(
             "the order of functions is found with `valgrind`, which is not installed: apt-get install valgrind"
         );
@@ -26,8 +26,7 @@ pub(crate) fn build() -> Result<()> {
     for packages in PROGRAMS {
         program(env!("CARGO"), &[&["build", "--profile", "dist"], packages].concat(), &[])?;
     }
-    let target: PathBuf = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    let folder = std::path::absolute(target.join("dist")).context("the target folder has no path")?;
+    let folder = std::path::absolute(target_dir().join("dist")).context("the target folder has no path")?;
     if !ordered {
         say(
             "the functions of drover lie as the linker left them: their order is chosen on Linux on x86-64 only",

@@ -24,7 +24,6 @@ struct Failures {
     inside: bool,
 }
 
-#[derive(Debug, PartialEq)]
 struct Failure {
     target: String,
     test: String,

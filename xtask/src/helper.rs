@@ -1,11 +1,11 @@
 //! The helper for instances: static, one for each architecture, where `drover` finds it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::steps::{program, say};
+use crate::steps::{program, say, starts, target_dir};
 
 /// Architecture, as in `uname -m`, and the program that compiles and links C for it where the machine's own does not.
 const ARCHITECTURES: [(&str, &str); 2] =
@@ -14,8 +14,7 @@ const ARCHITECTURES: [(&str, &str); 2] =
 /// Builds the helpers: for the architecture of this machine, and for every other whose compiler and Rust target are installed.
 /// They go to `<target>/lib/drover/helper/<architecture>/drover-helper`, where a `drover` in `<target>/<profile>` looks.
 pub(crate) fn build() -> Result<()> {
-    let target_dir: PathBuf =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    let target_dir = target_dir();
     for (architecture, compiler) in ARCHITECTURES {
         let triple = format!("{architecture}-unknown-linux-musl");
         let own = architecture == std::env::consts::ARCH;
@@ -71,8 +70,4 @@ fn has_target(triple: &str) -> bool {
     libdir.is_ok_and(|output| {
         output.status.success() && Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_dir()
     })
-}
-
-fn starts(name: &str) -> bool {
-    Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success())
 }

@@ -24,15 +24,13 @@ fn parse(output: &str) -> Option<u64> {
 
 /// Says how much room there is.
 pub(crate) fn report() {
-    for (folder, bytes) in free() {
-        say(&format!("== {} MiB are free at {folder}", bytes / MIB));
-    }
+    warn_below(0);
 }
 
 /// Says how much room there is, and warns where that is less than what everything needs: less may do, where much is built already.
-pub(crate) fn check(least: u64) {
-    report();
+pub(crate) fn warn_below(least: u64) {
     for (folder, bytes) in free() {
+        say(&format!("== {} MiB are free at {folder}", bytes / MIB));
         if bytes < least {
             say(&format!(
                 "warning: from a clean tree, everything needs {} MiB, and {} MiB are free at {folder}; \

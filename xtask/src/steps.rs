@@ -1,7 +1,7 @@
 //! What each task does.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ const ROOM: u64 = 8 << 30;
 pub(crate) fn run(task: &str) -> Result<()> {
     match task {
         "ci" => {
-            space::check(ROOM);
+            space::warn_below(ROOM);
             ["needs", "fmt", "lint", "purity", "test", "embed", "doc", "deny"].into_iter().try_for_each(run)
         }
         "needs" => timed(task, needs::install),
@@ -63,6 +63,16 @@ pub(crate) fn program(name: &str, args: &[&str], env: &[(&str, &str)]) -> Result
     Ok(())
 }
 
+/// Whether a program is there and starts.
+pub(crate) fn starts(name: &str) -> bool {
+    Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from)
+}
+
 fn cargo(task: &str, args: &[&str], env: &[(&str, &str)]) -> Result<()> {
     timed(task, || program(env!("CARGO"), args, env))
 }
@@ -91,9 +101,7 @@ fn timed(task: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
 fn deny() -> Result<()> {
     let tools = Path::new("target/tools");
     let local = tools.join("bin/cargo-deny");
-    let installed =
-        Command::new("cargo-deny").arg("--version").output().is_ok_and(|out| out.status.success());
-    let deny = if installed {
+    let deny = if starts("cargo-deny") {
         "cargo-deny"
     } else {
         if !local.exists() {
